@@ -1,0 +1,1 @@
+"""What runs inside Ray actors and beside them: the engine server and the front."""

@@ -1,0 +1,1 @@
+"""Facts with sources: models, GPUs, engine rules; data, not code."""

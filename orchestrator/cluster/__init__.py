@@ -1,0 +1,1 @@
+"""What machines there are: cluster files read into a frozen snapshot."""

@@ -1,0 +1,1 @@
+"""Builders of the demo models: real MoE checkpoints that need no download hub."""

@@ -1,0 +1,1 @@
+"""Bytes per rank, by pure arithmetic: weights, KV cache, activations, overhead."""
