@@ -1,0 +1,70 @@
+"""A service as a Serve application: the YAML that `serve deploy` takes. Pure: dictionaries in, dictionary out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.deploy.service import Service
+
+IMPORT_PATH = "deployments.app:build"
+# How long a replica that is to go may take to finish the answers it has begun.
+DRAIN_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a service needs beside itself to become an application.
+
+    source: folder or Hugging Face id the engine loads; aliases: further names clients may use;
+    on_gpus: whether a rank takes a GPU (else a CPU); control_url: where replicas announce themselves.
+    """
+
+    source: str
+    aliases: tuple[str, ...]
+    on_gpus: bool
+    control_url: str
+    engine_defaults: Mapping[str, Any]
+    env_defaults: Mapping[str, str]
+
+
+def render_application(service: Service, rendering: Rendering) -> dict[str, Any]:
+    """One entry of `applications:` in a Serve configuration."""
+    engine = {**rendering.engine_defaults, **service.engine}
+    env = {**rendering.env_defaults, **service.env}
+    return {
+        "name": service.name,
+        "import_path": IMPORT_PATH,
+        # No route through Serve's own proxy: the front sends requests straight to the replicas.
+        "route_prefix": None,
+        "args": {
+            "service": service.model_dump(mode="json"),
+            "llm_config": _llm_config(service, rendering, engine, env),
+            "aliases": list(rendering.aliases),
+            "control_url": rendering.control_url,
+        },
+    }
+
+
+def _llm_config(service: Service, rendering: Rendering, engine: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
+    """The arguments of `ray.serve.llm.LLMConfig`."""
+    ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))
+    bundle = {"GPU": 1, "CPU": 1} if rendering.on_gpus else {"CPU": 1}
+    return {
+        "model_loading_config": {"model_id": service.name, "model_source": rendering.source},
+        "engine_kwargs": engine,
+        "placement_group_config": {"bundles": [bundle] * ranks},
+        "runtime_env": {"env_vars": env},
+        "deployment_config": {
+            "num_replicas": service.replicas,
+            # The engine queues; Serve itself sees no request and must not limit any.
+            "max_ongoing_requests": 1_000_000,
+            # An engine that cannot start will not start the second time either: fail at once, with its cause.
+            "max_constructor_retry_count": 1,
+            "graceful_shutdown_timeout_s": DRAIN_TIMEOUT_S,
+            "health_check_period_s": 5,
+            "health_check_timeout_s": 30,
+            "ray_actor_options": {"num_cpus": 0},
+        },
+    }
