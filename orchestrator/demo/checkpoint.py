@@ -37,7 +37,7 @@ def store(values: Any, dtype: Dtype) -> StoredTensor:
 
 
 def bfloat16_bits(values: Any) -> Any:
-    """float32 → the bits of the nearest bfloat16 (ties to even, as torch rounds), as uint16 of the same shape.
+    """float32 → the bits of the nearest bfloat16 (ties to even, as in torch), as uint16 of the same shape.
 
     numpy has no bfloat16: it is the upper half of a float32. Values must be finite.
     """

@@ -42,8 +42,8 @@ _Q_RANK = 128  # 1536
 # MLA kernels are made for exactly these.
 _KV_RANK, _ROPE, _NOPE, _VALUE = 512, 64, 128, 128
 
-# config.json of moonshotai/Kimi-K2-Instruct, key for key, without its FP8 quantisation and without `auto_map`:
-# vLLM knows model_type kimi_k2 by itself (transformers_utils/config.py), so no code comes with the checkpoint.
+# config.json of moonshotai/Kimi-K2-Instruct, key for key, but for its FP8 quantisation and its `auto_map`:
+# vLLM knows model_type kimi_k2 by itself (transformers_utils/config.py), so no code comes along.
 # transformers alone does not know it; there the same weights load as deepseek_v3.
 _CONFIG: Mapping[str, object] = {
     "architectures": ["DeepseekV3ForCausalLM"],

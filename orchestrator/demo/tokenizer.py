@@ -93,7 +93,7 @@ class Tokenizer:
         }
 
     def token_ids(self) -> dict[str, object]:
-        """The ids that `config.json` and `generation_config.json` repeat; an answer ends at `eos_token_id`."""
+        """The ids in `config.json` and `generation_config.json`; an answer ends at `eos_token_id`."""
         return {"bos_token_id": self.bos_id, "eos_token_id": self.eos_id, "pad_token_id": self.pad_id}
 
     def write(self, folder: Path) -> None:
