@@ -18,6 +18,10 @@ class UnknownModel(OrchestratorError):
     """A model name that neither the catalogue nor the disk knows; the text suggests near names."""
 
 
+class CheckpointUnavailable(OrchestratorError):
+    """A checkpoint that cannot be fetched, built or kept here; the text gives the cause and the way out."""
+
+
 class NoFeasiblePlan(OrchestratorError):
     """No layout fits; `reasons` keeps one sentence for each candidate that was refused."""
 
