@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from ray.serve.llm import LLMConfig
-from ray.serve.llm.deployment import LLMServer
 
-from deployments.server import MoEServer, replica_environment
+# By name, not by import: the process that builds the application need not load the engine, which takes as long as
+# the whole rest of its work. Serve imports the class where it runs.
+SERVER = "deployments.server.MoEServer"
 
 
 class AppArgs(BaseModel):
-    """What `orchestrator.deploy.render` puts under `args:`."""
+    """What `orchestrator.deploy.render` puts under `args:`. `llm_config` holds the arguments of `LLMConfig`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,19 +24,33 @@ class AppArgs(BaseModel):
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The Serve application of one service: replicas of `MoEServer`, placed as the LLMConfig says."""
+    """The Serve application of one service."""
     parsed = AppArgs.model_validate(args)
-    config = LLMConfig(**parsed.llm_config)
-    environment = (config.runtime_env or {}).get("env_vars", {})
-    config.runtime_env = {"env_vars": {**replica_environment(), **environment}}
-    options = {**LLMServer.get_deployment_options(config), "name": "engine"}
-    return (
-        serve.deployment(MoEServer)
-        .options(**options)
-        .bind(
-            config,
-            aliases=parsed.aliases,
-            control_url=parsed.control_url,
-            auth=bool(parsed.service["access"]["auth"]),
-        )
+    deployment = serve.deployment(**deployment_options(parsed.llm_config))(SERVER)
+    return deployment.bind(
+        parsed.llm_config,
+        aliases=parsed.aliases,
+        control_url=parsed.control_url,
+        auth=bool(parsed.service["access"]["auth"]),
     )
+
+
+def deployment_options(llm_config: dict[str, Any]) -> dict[str, Any]:
+    """Serve's options for one `LLMConfig`, as Ray's `LLMServer.get_deployment_options` makes them (a test compares).
+
+    The replica's own actor shares the first rank's bundle.
+    """
+    config = llm_config["deployment_config"]
+    actor = config["ray_actor_options"]
+    first, *others = [dict(bundle) for bundle in llm_config["placement_group_config"]["bundles"]]
+    own = {"CPU": actor["num_cpus"], "GPU": 0}
+    return {
+        **config,
+        "name": "engine",
+        "ray_actor_options": {**actor, "runtime_env": llm_config["runtime_env"]},
+        "placement_group_bundles": [
+            {key: first.get(key, 0) + own.get(key, 0) for key in {**first, **own}},
+            *others,
+        ],
+        "placement_group_strategy": llm_config["placement_group_config"].get("strategy", "PACK"),
+    }

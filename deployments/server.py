@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from typing import Any
 
 import ray
 from ray import serve
@@ -14,6 +14,7 @@ from deployments.endpoint import Endpoint
 from deployments.engine_progress import cause_of
 from deployments.front_link import Announcement, FrontLink, Report, now_s
 from deployments.governance.access import ApiKeyGate
+from deployments.node_init import NoSeparateDownload
 
 # Serve ends a replica after its graceful shutdown time whatever happens; leave the engine a moment of that.
 ENGINE_STOP_S = 10.0
@@ -28,15 +29,21 @@ class MoEServer(LLMServer):
 
     # Serve awaits an asynchronous constructor, as Ray's own LLMServer has one.
     async def __init__(  # type: ignore[misc]
-        self, llm_config: LLMConfig, *, aliases: list[str], control_url: str, auth: bool
+        self, llm_config: dict[str, Any], *, aliases: list[str], control_url: str, auth: bool
     ) -> None:
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
         self._report.tell("engine process")
         try:
-            await super().__init__(llm_config)
-            await self._open(llm_config, aliases, control_url, auth)
+            config = LLMConfig(
+                **llm_config,
+                callback_config={"callback_class": NoSeparateDownload},
+                # vLLM's own Prometheus metrics, at the replica's /metrics; not a second set through Ray.
+                log_engine_metrics=False,
+            )
+            await super().__init__(config)
+            await self._open(config, aliases, control_url, auth)
         except BaseException as error:
             self._report.tell("failed", cause=cause_of(error))
             raise
@@ -79,12 +86,3 @@ class MoEServer(LLMServer):
             await engine.shutdown()
             if (client := getattr(engine, "_engine_client", None)) is not None:
                 client.shutdown()
-
-
-def replica_environment() -> dict[str, str]:
-    """The variables every replica needs, whatever the user sets: no statistics sent to anyone."""
-    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", **_passed_on()}
-
-
-def _passed_on() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("HF_HOME", "HF_HUB_OFFLINE") if name in os.environ}

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from deployments.governance.access import AccessPolicy
 from orchestrator.errors import OrchestratorError
 from orchestrator.store.secrets import control_token, hash_key, read_api_key
 
+MAX_CONNECTIONS = 20_000
 TICK_S = 0.5
 # HAProxy's restart after a crash: at once, then slower, so that a crash loop does not eat a core.
 RESTART_DELAY_S = 1.0
@@ -133,12 +135,18 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def most_connections() -> int:
+    """As many clients as file descriptors allow: each takes one at both ends, and HAProxy itself some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else max(100, min(MAX_CONNECTIONS, hard // 2 - 200))
+
+
 def main() -> None:
     """Run the front; an expected failure is one line and exit code 1."""
     arguments = _parse()
     os.umask(0o077)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    settings = FrontSettings(arguments.folder, arguments.host, arguments.port)
+    settings = FrontSettings(arguments.folder, arguments.host, arguments.port, most_connections())
 
     async def run() -> None:
         front = Front(settings, arguments.control_host, arguments.control_port, arguments.key_file)

@@ -45,7 +45,7 @@ class FrontSettings:
     folder: Path
     host: str
     port: int
-    max_connections: int = 20_000
+    max_connections: int
     idle_timeout_s: int = 300
 
     @property

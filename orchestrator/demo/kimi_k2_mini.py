@@ -145,9 +145,7 @@ def tensor_shapes() -> Iterator[tuple[str, Shape]]:
 def draw(name: str, shape: Shape, options: KimiK2MiniOptions) -> StoredTensor:
     """The values of one tensor: norms are 1, matrices keep the variance of what passes through them."""
     if name.endswith(_BIAS):
-        return store(
-            _router_bias(name, options), "float32"
-        )  # as in Kimi K2: the choice is made in full precision
+        return store(_router_bias(name, options), "float32")  # as in Kimi K2: the choice is made in full precision
     return store(_ones_or_normal(name, shape, options.seed), options.dtype)
 
 

@@ -53,9 +53,7 @@ class SmolMoeOptions(DemoOptions):
     @model_validator(mode="after")
     def _a_token_visits_existing_experts(self) -> SmolMoeOptions:
         if self.experts_per_token > self.num_experts:
-            raise ValueError(
-                f"experts_per_token {self.experts_per_token} is more than num_experts {self.num_experts}"
-            )
+            raise ValueError(f"experts_per_token {self.experts_per_token} is more than num_experts {self.num_experts}")
         return self
 
 

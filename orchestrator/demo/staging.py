@@ -80,8 +80,7 @@ def plain_disk_errors(folder: Path, *, purpose: str) -> Iterator[None]:
         full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
         way_out = "free some space" if full else "make it writable"
         raise CheckpointUnavailable(
-            f"{purpose} failed in {folder}: {failure.strerror or failure}; "
-            f"{way_out}, or choose another cache folder"
+            f"{purpose} failed in {folder}: {failure.strerror or failure}; {way_out}, or choose another cache folder"
         ) from failure
 
 

@@ -109,9 +109,7 @@ def _run_pip(wheel: PinnedWheel, scratch: Path, path: Path, progress: Progress) 
     log = scratch / "pip.log"
     with (
         log.open("wb") as output,
-        subprocess.Popen(
-            pip_command(wheel, scratch), stdout=output, stderr=output, stdin=subprocess.DEVNULL
-        ) as pip,
+        subprocess.Popen(pip_command(wheel, scratch), stdout=output, stderr=output, stdin=subprocess.DEVNULL) as pip,
     ):
         try:
             _wait(pip, progress)

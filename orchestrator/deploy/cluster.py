@@ -29,6 +29,8 @@ RECORD = "ray"
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray runs its workers at niceness 15; an engine must not yield to everything else on its own machine.
+    "RAY_worker_niceness": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }

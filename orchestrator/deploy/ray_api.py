@@ -22,8 +22,8 @@ class RayNode:
     node_id: str
     address: str
     resources: dict[str, float]
-    memory_total_bytes: int
-    memory_available_bytes: int
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
 
     @property
     def num_gpus(self) -> int:
@@ -32,6 +32,8 @@ class RayNode:
     def describe(self) -> str:
         """`127.0.0.1: CPU 2, 21.3 GiB free of 23.5 GiB`."""
         shown = ", ".join(f"{key} {self.resources[key]:g}" for key in ("CPU", "GPU") if key in self.resources)
+        if self.memory_available_bytes is None or self.memory_total_bytes is None:
+            return f"{self.address}: {shown}"
         memory = f"{format_bytes(self.memory_available_bytes)} free of {format_bytes(self.memory_total_bytes)}"
         return f"{self.address}: {shown}, {memory}"
 
@@ -65,6 +67,14 @@ class RayApi:
             )
         return response
 
+    def _data(self, path: str, **params: str) -> dict[str, Any]:
+        """The `data` of one of the dashboard's own answers."""
+        response = self._send("GET", path, params=params)
+        if response.status_code != 200:
+            raise ClusterUnavailable(f"Ray at {self.url} answers {response.status_code} to {path}: {_line(response)}")
+        data: dict[str, Any] = response.json()["data"]
+        return data
+
     def version(self) -> str:
         """The Ray version of the cluster."""
         return str(self._send("GET", "/api/version").json()["ray_version"])
@@ -77,9 +87,24 @@ class RayApi:
             return False
 
     def nodes(self) -> list[RayNode]:
-        """The nodes that are alive."""
-        summary = self._send("GET", "/nodes", params={"view": "summary"}).json()["data"]["summary"]
-        return [_node(row) for row in summary if row["raylet"].get("state") == "ALIVE"]
+        """The nodes that are alive. A node's memory is unknown (None) for the first seconds of its life."""
+        memory = {
+            row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1]))
+            for row in self._data("/nodes", view="summary").get("summary", [])
+            if row.get("mem")
+        }
+        rows = self._data("/api/v0/nodes", detail="true", limit="10000")["result"]["result"]
+        return [
+            RayNode(row["node_id"], row["node_ip"], row["resources_total"], *memory.get(row["node_id"], (None, None)))
+            for row in rows
+            if row["state"] == "ALIVE"
+        ]
+
+    def free_resources(self) -> dict[str, float]:
+        """Logical resources of the whole cluster that nobody uses (Ray tells them by node and resource, as text)."""
+        status = self._data("/api/cluster_status")["clusterStatus"] or {}
+        usage = (status.get("loadMetricsReport") or {}).get("usage") or {}
+        return {resource: float(total) - float(used) for resource, (used, total) in usage.items()}
 
     def serve_details(self) -> dict[str, Any]:
         """Serve's own account of itself: applications, deployments, replicas."""
@@ -117,11 +142,6 @@ class RayApi:
                 yield from r.iter_lines()
         except httpx.HTTPError as error:
             raise ClusterUnavailable(f"the log {filename} broke off ({type(error).__name__})") from None
-
-
-def _node(row: dict[str, Any]) -> RayNode:
-    raylet, memory = row["raylet"], row["mem"]
-    return RayNode(raylet["nodeId"], row["ip"], raylet.get("resourcesTotal", {}), int(memory[0]), int(memory[1]))
 
 
 def _line(response: httpx.Response) -> str:

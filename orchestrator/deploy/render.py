@@ -9,6 +9,8 @@ from typing import Any
 from orchestrator.deploy.service import Service
 
 IMPORT_PATH = "deployments.app:build"
+# Nobody is told what runs here, unless the service's own `env` says otherwise.
+NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 # How long a replica that is to go may take to finish the answers it has begun.
 DRAIN_TIMEOUT_S = 300
 
@@ -32,7 +34,7 @@ class Rendering:
 def render_application(service: Service, rendering: Rendering) -> dict[str, Any]:
     """One entry of `applications:` in a Serve configuration."""
     engine = {**rendering.engine_defaults, **service.engine}
-    env = {**rendering.env_defaults, **service.env}
+    env = {**NO_STATISTICS, **rendering.env_defaults, **service.env}
     return {
         "name": service.name,
         "import_path": IMPORT_PATH,
