@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray import serve
@@ -34,7 +35,6 @@ class MoEServer(LLMServer):
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
-        self._report.tell("engine process")
         try:
             config = LLMConfig(
                 **llm_config,
@@ -55,7 +55,7 @@ class MoEServer(LLMServer):
         models = self.engine._oai_models
         models.base_model_paths += [type(models.base_model_paths[0])(alias, alias) for alias in aliases]
         self._endpoint = Endpoint(
-            ApiKeyGate(app, lambda: self._link.policy) if auth else app, ray.util.get_node_ip_address()
+            ApiKeyGate(app, lambda: self._link.policy) if auth else app, _reachable_host(control_url)
         )
         self._link = FrontLink(
             control_url,
@@ -86,3 +86,9 @@ class MoEServer(LLMServer):
             await engine.shutdown()
             if (client := getattr(engine, "_engine_client", None)) is not None:
                 client.shutdown()
+
+
+def _reachable_host(control_url: str) -> str:
+    """Where the front reaches this replica: loopback if the front is on this machine, else the node's own address."""
+    front_host = urlsplit(control_url).hostname or ""
+    return "127.0.0.1" if front_host in ("127.0.0.1", "localhost") else str(ray.util.get_node_ip_address())

@@ -144,7 +144,7 @@ class Deployer:
                 followed = followed or event["replica"]
                 if event["replica"] == followed:
                     self._take(event, skew_s, facts)
-            if self._settled(name, replicas, started_s):
+            if self._settled(name, replicas, started_s + skew_s):
                 self._phase("first token")
                 return facts
             if time.monotonic() > deadline_s:
@@ -161,6 +161,8 @@ class Deployer:
     def _settled(self, name: str, replicas: int, started_s: float) -> bool:
         """Whether Serve runs what was put, and as many replicas announce themselves."""
         app = self.api.serve_details()["applications"].get(name)
+        if app is not None and (began_s := _newest_start(app)) > started_s:
+            self._phase("engine process", began_s)
         if app is None or float(app.get("last_deployed_time_s") or 0) < started_s - SETTLE_S:
             return False
         if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -203,6 +205,13 @@ class Deployer:
             if time.monotonic() > deadline_s:
                 raise ApplyFailed(f"{name} is still stopping after {REMOVAL_TIMEOUT_S:.0f} s; see: orchestrator status")
             time.sleep(self.poll_s)
+
+
+def _newest_start(app: Mapping[str, Any]) -> float:
+    """When Serve began the youngest replica of an application; 0 without any."""
+    deployments = app.get("deployments", {}).values()
+    starts = [replica.get("start_time_s") or 0 for each in deployments for replica in each["replicas"]]
+    return max(starts, default=0)
 
 
 def _explain(cause: str) -> str:

@@ -22,6 +22,7 @@ from orchestrator.store.secrets import ensure_ray_token, read_ray_token
 LOCAL_HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265
 GCS_PORT = 6379
+AGENT_PORT = 52365
 START_TIMEOUT_S = 120.0
 RECORD = "ray"
 
@@ -95,6 +96,8 @@ def start_local(say: Callable[[str], None]) -> Cluster:
             *ray, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=true",
             f"--node-ip-address={LOCAL_HOST}", f"--port={processes.free_port(LOCAL_HOST, GCS_PORT)}",
             f"--dashboard-host={LOCAL_HOST}", f"--dashboard-port={dashboard_port}",
+            # The one other port that Ray fixes: a second Ray on the machine would lose its agent, and its logs.
+            f"--dashboard-agent-listen-port={processes.free_port(LOCAL_HOST, AGENT_PORT)}",
         ]  # fmt: skip
         log_path = subfolder("logs") / "ray.log"
         process = processes.start_detached(command, log_path, {**os.environ, **RAY_ENVIRONMENT})

@@ -37,8 +37,22 @@ def _config(details: Mapping[str, Any], applications: Mapping[str, Any]) -> dict
 
 
 def comparable(application: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The part of an application's configuration that deploying again could change."""
-    return dict((application or {}).get("args", {}))
+    """The part of an application's configuration that deploying again could change, under the names people use."""
+    if application is None:
+        return {}
+    args = application["args"]
+    config = args["llm_config"]
+    return {
+        "model": config["model_loading_config"]["model_source"],
+        "aliases": args["aliases"],
+        "replicas": config["deployment_config"]["num_replicas"],
+        "engine": config["engine_kwargs"],
+        "env": config["runtime_env"]["env_vars"],
+        "access": args["service"]["access"],
+        "placement": config["placement_group_config"],
+        "serve": {key: value for key, value in config["deployment_config"].items() if key != "num_replicas"},
+        "control_url": args["control_url"],
+    }
 
 
 def failure(message: str) -> str:

@@ -15,14 +15,18 @@ class Timeline:
     marks: list[tuple[float, str]] = field(default_factory=list)
 
     def mark(self, phase: str, at_s: float) -> bool:
-        """A phase begins; whether that is news (several ranks tell the same). Time never runs backwards."""
-        if phase not in PHASES:
-            raise ValueError(f"no phase {phase!r}")
-        if self.marks and self.marks[-1][1] == phase:
-            return False
-        if phase == "weights" and any(marked == "weights" for _, marked in self.marks):
-            return False  # the first rank began; the others are under way in the same phase
-        self.marks.append((max(at_s, self.marks[-1][0] if self.marks else at_s), phase))
+        """A phase begins; whether that is news. Several ranks tell the same, and what is over does not begin again.
+
+        Raises `ValueError` for a phase that is none.
+        """
+        order = PHASES.index(phase)
+        if self.marks:
+            last_s, current = self.marks[-1]
+            back_to_warm_up = (current, phase) == ("KV cache", "warm-up")
+            if order <= PHASES.index(current) and not back_to_warm_up:
+                return False
+            at_s = max(at_s, last_s)
+        self.marks.append((at_s, phase))
         return True
 
     @property
