@@ -15,6 +15,13 @@ from orchestrator.units import format_bytes
 
 Progress = Callable[[str], None]
 
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space, or ",
+    errno.EDQUOT: "free some of your quota, or ",
+    errno.EACCES: "make it writable, or ",
+    errno.EROFS: "make it writable, or ",
+}
+
 
 @contextlib.contextmanager
 def exclusive(lock_file: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
@@ -77,11 +84,9 @@ def plain_disk_errors(folder: Path, *, purpose: str) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = "free some space" if full else "make it writable"
+        cause, way_out = failure.strerror or str(failure), _WAYS_OUT.get(failure.errno or 0, "")
         raise CheckpointUnavailable(
-            f"{purpose} failed in {folder}: {failure.strerror or failure}; "
-            f"{way_out}, or choose another cache folder"
+            f"{purpose} failed in {folder}: {cause}; {way_out}choose another cache folder"
         ) from failure
 
 

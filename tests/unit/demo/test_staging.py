@@ -90,7 +90,12 @@ def test_too_small_a_disk_is_told_with_both_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "way_out"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "make it writable")]
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "make it writable"),
+        (errno.ENOTDIR, "choose another"),
+    ],
 )
 def test_what_the_disk_refuses_is_one_line_with_the_way_out(
     tmp_path: Path, number: int, way_out: str
