@@ -65,7 +65,7 @@ def staged(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(scratch / "old")
         fresh.rename(target)
-    _make_name_durable(target.parent)
+    make_durable(target.parent)
 
 
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
@@ -90,8 +90,9 @@ def plain_disk_errors(folder: Path, *, purpose: str) -> Iterator[None]:
         ) from failure
 
 
-def _make_name_durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_durable(path: Path) -> None:
+    """Put a file's bytes, or a folder's names, on the disk for good: a power cut cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from orchestrator.demo import DemoModel, DemoOptions, ensure
+from orchestrator.demo import DemoModel, DemoOptions, cache, ensure
 from orchestrator.demo.manifest import seal
 from orchestrator.demo.staging import Progress, staged
 from orchestrator.errors import CheckpointUnavailable, ConfigError
-
-# The module; the package gives its name to the function.
-MODULE = importlib.import_module("orchestrator.demo.ensure")
 
 
 class _Builds(list[str]):
@@ -37,7 +34,7 @@ class _Builds(list[str]):
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> _Builds:
     counted = _Builds()
-    monkeypatch.setattr(MODULE, "_build", counted)
+    monkeypatch.setattr(cache, "_build", counted)
     return counted
 
 
@@ -65,13 +62,13 @@ def test_a_model_built_while_waiting_for_the_lock_is_not_built_again(
     tmp_path: Path, builds: _Builds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdicts = iter(["it does not exist", None])
-    monkeypatch.setattr(MODULE, "find_damage", lambda *_args, **_kwargs: next(verdicts))
+    monkeypatch.setattr(cache, "find_damage", lambda *_args, **_kwargs: next(verdicts))
     ensure("smol-moe", tmp_path)
     assert builds == []
 
 
 def test_a_missing_package_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(importlib.import_module("sys").modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(
         ConfigError, match=r"gguf.*run scripts/env cpu, or pip install 'moe-orchestrator\[cpu,demo\]'"
     ):

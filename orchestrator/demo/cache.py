@@ -1,4 +1,4 @@
-"""`ensure`: the folder of a demo model, built if it is missing or damaged, and never half built."""
+"""The cache of demo models: each is built when it is missing or damaged, and is never there by half."""
 
 from __future__ import annotations
 
