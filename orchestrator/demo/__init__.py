@@ -5,7 +5,7 @@ Importing this package needs neither numpy nor the engine; `ensure` asks for the
 
 from __future__ import annotations
 
-from orchestrator.demo.ensure import ensure
+from orchestrator.demo.cache import ensure
 from orchestrator.demo.models import DEMO_MODELS, DemoModel
 from orchestrator.demo.options import DemoOptions, KimiK2MiniOptions, SmolMoeOptions
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator.demo.staging import make_durable
+
 MANIFEST = "MANIFEST.json"
 # Raise it whenever a builder writes other bytes for the same options: older folders are then built again.
 FORMAT_VERSION = 1
@@ -51,12 +53,12 @@ def seal(folder: Path, claim: Mapping[str, object]) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         facts = FileFacts(size_bytes=path.stat().st_size, sha256=sha256_of(path))
         files[path.relative_to(folder).as_posix()] = asdict(facts)
-        _make_durable(path)
+        make_durable(path)
         _stamp(path)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({**claim, "files": files}, indent=2, sort_keys=True) + "\n")
-    _make_durable(manifest)
-    _make_durable(folder)
+    make_durable(manifest)
+    make_durable(folder)
 
 
 def find_damage(folder: Path, claim: Mapping[str, object], *, full: bool = False) -> str | None:
@@ -98,12 +100,3 @@ def _file_damage(path: Path, facts: FileFacts, *, full: bool) -> str | None:
 
 def _stamp(path: Path) -> None:
     os.utime(path, (SEALED_MTIME_S, SEALED_MTIME_S))
-
-
-def _make_durable(path: Path) -> None:
-    """After this a power cut cannot leave the name without the bytes."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

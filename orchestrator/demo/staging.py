@@ -15,6 +15,13 @@ from orchestrator.units import format_bytes
 
 Progress = Callable[[str], None]
 
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space, or ",
+    errno.EDQUOT: "free some of your quota, or ",
+    errno.EACCES: "make it writable, or ",
+    errno.EROFS: "make it writable, or ",
+}
+
 
 @contextlib.contextmanager
 def exclusive(lock_file: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
@@ -58,7 +65,7 @@ def staged(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(scratch / "old")
         fresh.rename(target)
-    _make_name_durable(target.parent)
+    make_durable(target.parent)
 
 
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
@@ -77,15 +84,15 @@ def plain_disk_errors(folder: Path, *, purpose: str) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = "free some space" if full else "make it writable"
+        cause, way_out = failure.strerror or str(failure), _WAYS_OUT.get(failure.errno or 0, "")
         raise CheckpointUnavailable(
-            f"{purpose} failed in {folder}: {failure.strerror or failure}; {way_out}, or choose another cache folder"
+            f"{purpose} failed in {folder}: {cause}; {way_out}choose another cache folder"
         ) from failure
 
 
-def _make_name_durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_durable(path: Path) -> None:
+    """Put a file's bytes, or a folder's names, on the disk for good: a power cut cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

