@@ -11,6 +11,10 @@ from orchestrator.deploy.service import Service
 IMPORT_PATH = "deployments.app:build"
 # Nobody is told what runs here, unless the service's own `env` says otherwise.
 NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# On the CPU, vLLM 0.29.0's default (graphs through inductor) answers wrongly: asked for the capital of France,
+# smol-moe says "L'Étoile, la Marseillaise". The same graphs run as traced, which this switch selects, answer as
+# transformers does, and start sooner.
+ON_CPU = {"VLLM_CPU_CI_ENV": "1"}
 # How long a replica that is to go may take to finish the answers it has begun.
 DRAIN_TIMEOUT_S = 300
 
@@ -34,7 +38,8 @@ class Rendering:
 def render_application(service: Service, rendering: Rendering) -> dict[str, Any]:
     """One entry of `applications:` in a Serve configuration."""
     engine = {**rendering.engine_defaults, **service.engine}
-    env = {**NO_STATISTICS, **rendering.env_defaults, **service.env}
+    platform = {} if rendering.on_gpus else ON_CPU
+    env = {**NO_STATISTICS, **platform, **rendering.env_defaults, **service.env}
     return {
         "name": service.name,
         "import_path": IMPORT_PATH,
