@@ -18,11 +18,13 @@ import uvicorn
 from deployments.front.control import build_control
 from deployments.front.events import EventLog
 from deployments.front.haproxy import HAProxy
-from deployments.front.haproxy_config import FrontSettings
+from deployments.front.haproxy_config import INGRESS_SOCKET, FrontSettings
 from deployments.front.ingress import build_ingress
 from deployments.front.registry import Registry
+from deployments.front.renewal import Renewal
 from deployments.governance.access import AccessPolicy
-from orchestrator.errors import OrchestratorError
+from deployments.sockets import bound_socket, bound_unix_socket
+from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.store.secrets import control_token, hash_key, read_api_key
 
 MAX_CONNECTIONS = 20_000
@@ -63,14 +65,14 @@ class Front:
     def __init__(self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path) -> None:
         self._settings = settings
         self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
-        self._changed, self._stopping = asyncio.Event(), asyncio.Event()
+        self._routes, self._stopping = Renewal(), asyncio.Event()
         self._haproxy = HAProxy(settings)
         ingress = build_ingress(self._registry, self._keys.policy)
-        control = build_control(self._registry, self._events, self._keys.policy, self._changed, control_token())
-        self._servers = [
-            _server(ingress, uds=str(settings.ingress_socket)),
-            _server(control, host=control_host, port=control_port),
-        ]
+        control = build_control(self._registry, self._events, self._keys.policy, self._routes.renewed, control_token())
+        self._servers = {
+            _server(ingress): bound_unix_socket(INGRESS_SOCKET),
+            _server(control): bound_socket(control_host, control_port),
+        }
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -78,18 +80,21 @@ class Front:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._keys.refresh()
-        serving = [asyncio.create_task(server._serve()) for server in self._servers]
-        await self._haproxy.start(self._registry)
-        self._settings.ingress_socket.chmod(0o600)
-        keeping = [asyncio.create_task(self._keep_routes()), asyncio.create_task(self._keep_haproxy())]
-        print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
-        await self._wait_for_end([*keeping, *serving])
-        for task in keeping:
-            task.cancel()
-        await self._haproxy.stop()
-        for server in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*serving, return_exceptions=True)
+        serving = [asyncio.create_task(server._serve([listener])) for server, listener in self._servers.items()]
+        keeping: list[asyncio.Task[None]] = []
+        try:
+            await self._haproxy.start(self._registry)
+            keeping += [asyncio.create_task(self._keep_routes()), asyncio.create_task(self._keep_haproxy())]
+            print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
+            await self._wait_for_end([*keeping, *serving])
+        finally:
+            for task in keeping:
+                task.cancel()
+            self._routes.end()
+            await self._haproxy.stop()
+            for server in self._servers:
+                server.should_exit = True
+            await asyncio.gather(*serving, return_exceptions=True)
 
     async def _wait_for_end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Until a signal comes; a part that ends by itself ends the whole, with its own error."""
@@ -104,11 +109,15 @@ class Front:
         """Renew HAProxy's routes when replicas come, go or fall silent; renew the keys when their file changes."""
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), TICK_S)
+                await asyncio.wait_for(self._routes.asked.wait(), TICK_S)
             self._keys.refresh()
-            if self._registry.expire(time.monotonic()) or self._changed.is_set():
-                self._changed.clear()
-                await self._haproxy.reload(self._registry)
+            if self._registry.expire(time.monotonic()) or self._routes.asked.is_set():
+                in_force = self._routes.begin()
+                try:
+                    await self._haproxy.reload(self._registry)
+                except ConfigError as error:
+                    print(f"front: the routes stay as they were: {error}", file=sys.stderr, flush=True)
+                in_force.set()
 
     async def _keep_haproxy(self) -> None:
         """Start HAProxy again if it dies."""
@@ -119,8 +128,10 @@ class Front:
             await self._haproxy.start(self._registry)
 
 
-def _server(app: object, **address: object) -> uvicorn.Server:
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", ws="none", **address)
+def _server(app: object) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2
+    )
     return uvicorn.Server(config)
 
 
@@ -145,12 +156,13 @@ def main() -> None:
     """Run the front; an expected failure is one line and exit code 1."""
     arguments = _parse()
     os.umask(0o077)
+    key_file = arguments.key_file.absolute()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    settings = FrontSettings(arguments.folder, arguments.host, arguments.port, most_connections())
+    os.chdir(arguments.folder)
+    settings = FrontSettings(arguments.host, arguments.port, most_connections())
 
     async def run() -> None:
-        front = Front(settings, arguments.control_host, arguments.control_port, arguments.key_file)
-        await front.run()
+        await Front(settings, arguments.control_host, arguments.control_port, key_file).run()
 
     try:
         asyncio.run(run())
