@@ -104,6 +104,7 @@ def _defaults(settings: FrontSettings) -> str:
 defaults
     mode http
     option redispatch
+    option abortonclose
     option http-no-delay
     retries 2
     retry-on conn-failure

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -92,13 +93,26 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
         url = httpx.URL(scheme="http", host=said.host, port=said.port, path=request.url.path)
         outgoing = client.build_request("POST", url, headers=headers, content=body)
         try:
-            answer = await client.send(outgoing, stream=True)
+            answer = await _unless_hung_up(request, client.send(outgoing, stream=True))
         except httpx.HTTPError:
             return respond(OpenAIError(502, "The model's server broke off before it answered.", "bad_gateway"))
+        if answer is None:
+            return Response()  # to nobody
         kept = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
         return StreamingResponse(_relay(answer), answer.status_code, kept)
 
     return app
+
+
+async def _unless_hung_up(request: Request, asking: Coroutine[Any, Any, httpx.Response]) -> httpx.Response | None:
+    """The answer, or None once the client has gone: then nobody asks any more, and the engine stops."""
+    answering, gone = asyncio.create_task(asking), asyncio.create_task(request.receive())
+    await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+    gone.cancel()
+    if answering.done():
+        return answering.result()
+    answering.cancel()
+    return None
 
 
 async def _relay(answer: httpx.Response) -> AsyncIterator[bytes]:

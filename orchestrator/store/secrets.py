@@ -30,6 +30,8 @@ def read_api_key(path: Path) -> str:
         key = path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"cannot read the API key in {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the API key file {path} holds no text; remove it and a new key is made") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"others can read the API key in {path}; run: chmod 600 {path}")
     if not key:

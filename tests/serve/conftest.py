@@ -22,6 +22,13 @@ def shared_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontProc
 
 
 @pytest.fixture
+def name(shared_front: FrontProcess) -> Iterator[str]:
+    """The name of a deployment that is the test's own."""
+    yield "fresh"
+    shared_front.forget("fresh")
+
+
+@pytest.fixture
 def front(tmp_path: Path) -> Iterator[FrontProcess]:
     """A front of the test's own, without a replica."""
     with running_front(tmp_path) as alone:

@@ -26,7 +26,13 @@ class FakeEngine:
         self._interval_s = interval_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = await _read(receive)
+        answering = asyncio.create_task(self._answer(scope, await _read(receive), send))
+        hung_up = asyncio.create_task(receive())
+        await asyncio.wait({answering, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        answering.cancel()
+        hung_up.cancel()
+
+    async def _answer(self, scope: Any, body: bytes, send: Any) -> None:
         if scope["path"] == "/health":
             await _answer(send, 200, {})
         elif scope["path"] == "/v1/chat/completions":

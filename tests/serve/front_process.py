@@ -109,6 +109,19 @@ class FrontProcess:
             return bool(self.ask(model).choices)
         return False
 
+    def in_flight(self, deployment: str) -> int:
+        """Requests being answered, as the replicas told with their last heartbeats."""
+        known = self.control("GET", "/state").json()["deployments"]
+        return sum(sum(row["in_flight"].values()) for row in known if row["name"] == deployment)
+
+    def forget(self, deployment: str) -> None:
+        """End a deployment's replicas and let the front forget it."""
+        for replica in [each for each in self.replicas if each.startswith(f"{deployment}-")]:
+            process = self.replicas.pop(replica)
+            process.kill()
+            process.wait()
+        self.control("DELETE", f"/deployments/{deployment}")
+
     def family(self) -> list[psutil.Process]:
         """The front's process, its HAProxy and HAProxy's workers."""
         assert self.process is not None
