@@ -60,11 +60,13 @@ class KeyFile:
 class Front:
     """HAProxy, the ingress behind it and the control door, until told to stop."""
 
-    def __init__(self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path) -> None:
+    def __init__(
+        self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path, haproxy: bool
+    ) -> None:
         self._settings = settings
         self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
         self._changed, self._stopping = asyncio.Event(), asyncio.Event()
-        self._haproxy = HAProxy(settings)
+        self._haproxy = HAProxy(settings) if haproxy else None
         ingress = build_ingress(self._registry, self._keys.policy)
         control = build_control(self._registry, self._events, self._keys.policy, self._changed, control_token())
         self._servers = [
@@ -79,14 +81,16 @@ class Front:
             loop.add_signal_handler(number, self._stopping.set)
         self._keys.refresh()
         serving = [asyncio.create_task(server._serve()) for server in self._servers]
-        await self._haproxy.start(self._registry)
-        self._settings.ingress_socket.chmod(0o600)
-        keeping = [asyncio.create_task(self._keep_routes()), asyncio.create_task(self._keep_haproxy())]
+        keeping = [asyncio.create_task(self._keep_routes())]
+        if self._haproxy is not None:
+            await self._haproxy.start(self._registry)
+            keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
         print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
         await self._wait_for_end([*keeping, *serving])
         for task in keeping:
             task.cancel()
-        await self._haproxy.stop()
+        if self._haproxy is not None:
+            await self._haproxy.stop()
         for server in self._servers:
             server.should_exit = True
         await asyncio.gather(*serving, return_exceptions=True)
@@ -108,15 +112,16 @@ class Front:
             self._keys.refresh()
             if self._registry.expire(time.monotonic()) or self._changed.is_set():
                 self._changed.clear()
-                await self._haproxy.reload(self._registry)
+                if self._haproxy is not None:
+                    await self._haproxy.reload(self._registry)
 
-    async def _keep_haproxy(self) -> None:
+    async def _keep_haproxy(self, haproxy: HAProxy) -> None:
         """Start HAProxy again if it dies."""
         while True:
-            code = await self._haproxy.ended()
+            code = await haproxy.ended()
             print(f"front: HAProxy ended with code {code}; starting it again", file=sys.stderr, flush=True)
             await asyncio.sleep(RESTART_DELAY_S)
-            await self._haproxy.start(self._registry)
+            await haproxy.start(self._registry)
 
 
 def _server(app: object, **address: object) -> uvicorn.Server:
@@ -132,6 +137,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--control-host", default="127.0.0.1", help="where replicas reach the front")
     parser.add_argument("--control-port", type=int, required=True)
     parser.add_argument("--key-file", type=Path, required=True, help="the API key clients send")
+    parser.add_argument("--no-haproxy", action="store_true", help="only the control door: Serve's proxy is the way in")
     return parser.parse_args()
 
 
@@ -149,7 +155,9 @@ def main() -> None:
     settings = FrontSettings(arguments.folder, arguments.host, arguments.port, most_connections())
 
     async def run() -> None:
-        front = Front(settings, arguments.control_host, arguments.control_port, arguments.key_file)
+        front = Front(
+            settings, arguments.control_host, arguments.control_port, arguments.key_file, not arguments.no_haproxy
+        )
         await front.run()
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ A service can be kept in git and deployed with -f:
 """
 
 
+class FrontKind(str, Enum):
+    """What stands between clients and replicas."""
+
+    haproxy = "haproxy"
+    serve = "serve"
+
+
 def deploy(
     context: typer.Context,
     model: str = typer.Argument(None, help="Name, folder or Hugging Face id.", show_default=False),
@@ -44,6 +52,7 @@ def deploy(
     auth: bool = typer.Option(None, "--auth/--no-auth", help="Whether callers need the API key.", show_default="auth"),
     host: str = typer.Option(fronts.DEFAULT_HOST, help="Public address to listen on."),
     port: int = typer.Option(fronts.DEFAULT_PORT, help="Public port to listen on."),
+    front: FrontKind = typer.Option(FrontKind.haproxy, help="The way in: HAProxy, or Serve's own proxy (slower)."),
     timeout: float = typer.Option(session.DEFAULT_TIMEOUT_S, min=1, help="Give up, and undo, after so many seconds."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Return at once with --no-wait; then see `status`."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
@@ -56,7 +65,9 @@ def deploy(
         return
     view = ProgressView()
     try:
-        outcome, base_url = session.deploy(service, session.Target(address, host, port), view, timeout, wait)
+        outcome, base_url = session.deploy(
+            service, session.Target(address, host, port, front.value), view, timeout, wait
+        )
     finally:
         view.close()
     if as_json:
