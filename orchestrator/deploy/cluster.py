@@ -119,7 +119,11 @@ def start_local(say: Callable[[str], None]) -> Cluster:
 def stop_local() -> bool:
     """End the Ray that was started here, and nothing else; whether one ran."""
     record = read_record(RECORD)
-    ended = record is not None and processes.end(int(record["pid"]), float(record["started"] or 0), all_at_once=True)
+    # Models are gone before this (`down` deletes them first), so there is nothing a patient end would save: asked
+    # politely, raylet drains an empty node for 30 s.
+    ended = record is not None and processes.end(
+        int(record["pid"]), float(record["started"] or 0), timeout_s=3.0, all_at_once=True
+    )
     forget_record(RECORD)
     return ended
 
