@@ -62,11 +62,13 @@ class KeyFile:
 class Front:
     """HAProxy, the ingress behind it and the control door, until told to stop."""
 
-    def __init__(self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path) -> None:
+    def __init__(
+        self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path, haproxy: bool
+    ) -> None:
         self._settings = settings
         self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
         self._routes, self._stopping = Renewal(), asyncio.Event()
-        self._haproxy = HAProxy(settings)
+        self._haproxy = HAProxy(settings) if haproxy else None
         ingress = build_ingress(self._registry, self._keys.policy)
         control = build_control(self._registry, self._events, self._keys.policy, self._routes.renewed, control_token())
         self._servers = {
@@ -83,15 +85,18 @@ class Front:
         serving = [asyncio.create_task(server._serve([listener])) for server, listener in self._servers.items()]
         keeping: list[asyncio.Task[None]] = []
         try:
-            await self._haproxy.start(self._registry)
-            keeping += [asyncio.create_task(self._keep_routes()), asyncio.create_task(self._keep_haproxy())]
+            if self._haproxy is not None:
+                await self._haproxy.start(self._registry)
+                keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
+            keeping.append(asyncio.create_task(self._keep_routes()))
             print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
             await self._wait_for_end([*keeping, *serving])
         finally:
             for task in keeping:
                 task.cancel()
             self._routes.end()
-            await self._haproxy.stop()
+            if self._haproxy is not None:
+                await self._haproxy.stop()
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving, return_exceptions=True)
@@ -107,25 +112,33 @@ class Front:
 
     async def _keep_routes(self) -> None:
         """Renew HAProxy's routes when replicas come, go or fall silent; renew the keys when their file changes."""
+        trouble: str | None = None
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._routes.asked.wait(), TICK_S)
             self._keys.refresh()
-            if self._registry.expire(time.monotonic()) or self._routes.asked.is_set():
-                in_force = self._routes.begin()
-                try:
-                    await self._haproxy.reload(self._registry)
-                except ConfigError as error:
-                    print(f"front: the routes stay as they were: {error}", file=sys.stderr, flush=True)
+            if self._registry.expire(time.monotonic()) or self._routes.asked.is_set() or trouble:
+                in_force, before = self._routes.begin(), trouble
+                if (trouble := await self._renew_routes()) and trouble != before:
+                    print(f"front: the routes stay as they were for now: {trouble}", file=sys.stderr, flush=True)
                 in_force.set()
 
-    async def _keep_haproxy(self) -> None:
+    async def _renew_routes(self) -> str | None:
+        """Hand HAProxy the routes. One that does not take them serves on by the old ones: what it says then."""
+        try:
+            if self._haproxy is not None:
+                await self._haproxy.reload(self._registry)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    async def _keep_haproxy(self, haproxy: HAProxy) -> None:
         """Start HAProxy again if it dies."""
         while True:
-            code = await self._haproxy.ended()
+            code = await haproxy.ended()
             print(f"front: HAProxy ended with code {code}; starting it again", file=sys.stderr, flush=True)
             await asyncio.sleep(RESTART_DELAY_S)
-            await self._haproxy.start(self._registry)
+            await haproxy.start(self._registry)
 
 
 def _server(app: object) -> uvicorn.Server:
@@ -143,6 +156,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--control-host", default="127.0.0.1", help="where replicas reach the front")
     parser.add_argument("--control-port", type=int, required=True)
     parser.add_argument("--key-file", type=Path, required=True, help="the API key clients send")
+    parser.add_argument("--no-haproxy", action="store_true", help="only the control door: Serve's proxy is the way in")
     return parser.parse_args()
 
 
@@ -162,7 +176,8 @@ def main() -> None:
     settings = FrontSettings(arguments.host, arguments.port, most_connections())
 
     async def run() -> None:
-        await Front(settings, arguments.control_host, arguments.control_port, key_file).run()
+        haproxy = not arguments.no_haproxy
+        await Front(settings, arguments.control_host, arguments.control_port, key_file, haproxy).run()
 
     try:
         asyncio.run(run())

@@ -105,6 +105,13 @@ def build_control(
             found = [asdict(event) for event in events.since(deployment, after)]
         return {"now_s": time.time(), "last_sequence": events.last_sequence, "events": found}
 
+    @app.get("/directory")
+    async def directory() -> dict[str, Any]:
+        """What an ingress elsewhere needs: the models and who may call."""
+        facts = ("name", "names", "auth", "created", "max_model_len")
+        known = [{fact: getattr(each, fact) for fact in facts} for each in registry.deployments.values()]
+        return {"access": policy().to_json(), "deployments": known}
+
     @app.get("/state")
     async def state() -> dict[str, Any]:
         return {"deployments": [asdict(known) for known in registry.deployments.values()]}

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import chat, delete, deploy, logs, models, status
+from orchestrator.cli import build, chat, delete, deploy, logs, models, status
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def _root(
 _ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command(help=models.HELP)(models.models)
+app.command(help=build.HELP)(build.build)
 app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
 app.command(help=status.HELP)(status.status)
 app.command(help=chat.HELP)(chat.chat)

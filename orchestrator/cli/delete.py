@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, out, print_json
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
+from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.deploy.session import connected, deleter, the_front
 from orchestrator.errors import ClusterUnavailable, UnknownModel
 
@@ -58,6 +59,8 @@ def _delete_all(view: ProgressView) -> list[str]:
     deleted: list[str] = []
     with contextlib.suppress(ClusterUnavailable):
         api, front = connected(None), the_front()
+        if front.kind == "serve":
+            deleter(api, front, view).delete(INGRESS_NAME)
         for row in fronts.FrontControl(front.control_url).deployments():
             view.say(f"deleting {row['name']}")
             if deleter(api, front, view).delete(row["name"]):

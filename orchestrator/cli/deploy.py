@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from orchestrator.deploy import engine_args, session
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_service
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ApplyFailed, ConfigError
 from orchestrator.store.secrets import ensure_api_key
 
 HELP = """Deploy MODEL and return once a token has come back through the public path.
@@ -35,6 +37,13 @@ A service can be kept in git and deployed with -f:
 """
 
 
+class FrontKind(str, Enum):
+    """What stands between clients and replicas."""
+
+    haproxy = "haproxy"
+    serve = "serve"
+
+
 def deploy(
     context: typer.Context,
     model: str = typer.Argument(None, help="Name, folder or Hugging Face id.", show_default=False),
@@ -44,6 +53,7 @@ def deploy(
     auth: bool = typer.Option(None, "--auth/--no-auth", help="Whether callers need the API key.", show_default="auth"),
     host: str = typer.Option(fronts.DEFAULT_HOST, help="Public address to listen on."),
     port: int = typer.Option(fronts.DEFAULT_PORT, help="Public port to listen on."),
+    front: FrontKind = typer.Option(FrontKind.haproxy, help="The way in: HAProxy, or Serve's own proxy (slower)."),
     timeout: float = typer.Option(session.DEFAULT_TIMEOUT_S, min=1, help="Give up, and undo, after so many seconds."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Return at once with --no-wait; then see `status`."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
@@ -54,9 +64,14 @@ def deploy(
     if dry_run:
         _print_config(service, as_json)
         return
+    # An operator's SIGTERM undoes as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = ProgressView()
+    target = session.Target(address, host, port, front.value)
     try:
-        outcome, base_url = session.deploy(service, session.Target(address, host, port), view, timeout, wait)
+        outcome, base_url = session.deploy(service, target, view, timeout, wait)
+    except KeyboardInterrupt:
+        raise ApplyFailed(f"interrupted; {service.name} is as it was before") from None
     finally:
         view.close()
     if as_json:

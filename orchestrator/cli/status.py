@@ -9,6 +9,7 @@ from rich.table import Table
 from orchestrator.cli.output import AddressOption, JsonOption, out, print_json
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
+from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.deploy.serve_config import failure
 from orchestrator.deploy.session import connected
 from orchestrator.errors import ApplyFailed, ClusterUnavailable
@@ -46,6 +47,7 @@ def collect(address: str | None) -> dict[str, Any]:
         document["ray"] = {"error": str(error)}
         return document
     live = _live_replicas(front)
+    applications.pop(INGRESS_NAME, None)
     document["models"] = [_model(name, app, live.get(name, 0)) for name, app in sorted(applications.items())]
     return document
 

@@ -13,6 +13,7 @@ from orchestrator.deploy.front import FrontControl, FrontRecord
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
 from orchestrator.deploy.serve_config import (
+    ServeProxy,
     comparable,
     current_applications,
     failure,
@@ -61,6 +62,7 @@ class Deployer:
     public: PublicApi
     view: View
     timeline: Timeline
+    proxy: ServeProxy | None = None
     poll_s: float = POLL_S
 
     def deploy(self, app: Mapping[str, Any], weights_bytes: int | None, timeout_s: float, wait: bool) -> Outcome:
@@ -79,7 +81,7 @@ class Deployer:
             self._preflight(app, before, weights_bytes)
             told = self.control.events(name, after=0)
             started_s = float(told["now_s"])
-            self.api.put_applications(with_application(details, app))
+            self.api.put_applications(with_application(details, app, self.proxy))
         self._phase("placement")
         for change in changes:
             self.view.say(f"changes {change}")

@@ -32,6 +32,7 @@ class FrontRecord:
     host: str
     port: int
     control_url: str
+    kind: str = "haproxy"
 
     @property
     def base_url(self) -> str:
@@ -49,23 +50,23 @@ def running_front() -> FrontRecord | None:
     return front if processes.is_running(front.pid, front.started) else None
 
 
-def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> FrontRecord:
-    """The running front, or a new one at `host`:`port`.
+def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str = "haproxy") -> FrontRecord:
+    """The running front, or a new one at `host`:`port`. `kind` is haproxy, or serve for Ray Serve's own proxy.
 
     Raises `ConfigError` when the port is taken, or when a front already runs at another address.
     """
     with locked("front"):
         if (front := running_front()) is not None:
-            if (front.host, front.port) != (host, port):
+            if (front.host, front.port, front.kind) != (host, port, kind):
                 raise ConfigError(
-                    f"the front already listens on {front.host}:{front.port}; use that address, or move it: "
-                    f"orchestrator down, then deploy with --host {host} --port {port}"
+                    f"the front ({front.kind}) already listens on {front.host}:{front.port}; use it, or change it: "
+                    f"orchestrator down, then deploy with --host {host} --port {port} --front {kind}"
                 )
             return front
-        return _start(host, port)
+        return _start(host, port, kind)
 
 
-def _start(host: str, port: int) -> FrontRecord:
+def _start(host: str, port: int, kind: str) -> FrontRecord:
     if not processes.port_is_free(host, port):
         raise ConfigError(
             f"port {port} on {host} is taken by {processes.who_listens(port)}; stop it or choose another with --port"
@@ -79,10 +80,11 @@ def _start(host: str, port: int) -> FrontRecord:
         sys.executable, "-m", "deployments.front", "--folder", str(subfolder("front")),
         "--host", host, "--port", str(port),
         "--control-host", CONTROL_HOST, "--control-port", str(control_port), "--key-file", str(ensure_api_key()),
+        *(["--no-haproxy"] if kind == "serve" else []),
     ]  # fmt: skip
     process = processes.start_detached(command, log_path, os.environ)
     front = FrontRecord(
-        process.pid, processes.identity(process.pid) or 0.0, host, port, f"http://{CONTROL_HOST}:{control_port}"
+        process.pid, processes.identity(process.pid) or 0.0, host, port, f"http://{CONTROL_HOST}:{control_port}", kind
     )
     write_record(RECORD, vars(front))
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -95,8 +97,10 @@ def _start(host: str, port: int) -> FrontRecord:
 
 
 def _is_up(front: FrontRecord) -> bool:
+    """Whether it answers: at its public address, or where Serve opens that later, at its inner door (401 to us)."""
+    url = f"{front.base_url[:-3]}/health" if front.kind == "haproxy" else f"{front.control_url}/state"
     try:
-        return httpx.get(f"{front.base_url[:-3]}/health", timeout=2, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=2, trust_env=False).status_code in (200, 401)
     except httpx.HTTPError:
         return False
 

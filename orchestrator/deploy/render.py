@@ -54,6 +54,15 @@ def render_application(service: Service, rendering: Rendering) -> dict[str, Any]
     }
 
 
+INGRESS_NAME = "_ingress"
+
+
+def render_ingress(control_url: str) -> dict[str, Any]:
+    """The application that lets requests in through Serve's own proxy, where HAProxy cannot run."""
+    args = {"control_url": control_url}
+    return {"name": INGRESS_NAME, "import_path": "deployments.serve_ingress:build", "route_prefix": "/", "args": args}
+
+
 def _llm_config(service: Service, rendering: Rendering, engine: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
     """The arguments of `ray.serve.llm.LLMConfig`."""
     ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))

@@ -4,7 +4,19 @@ is there. Pure."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from orchestrator.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ServeProxy:
+    """Serve's own HTTP proxy as the way in: where it listens, and the ingress application behind it."""
+
+    host: str
+    port: int
+    ingress: Mapping[str, Any]
 
 
 def current_applications(details: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -14,9 +26,23 @@ def current_applications(details: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return {name: config for name, config in found.items() if config and name not in deleting}
 
 
-def with_application(details: Mapping[str, Any], application: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that adds or replaces one application and leaves the others as they are."""
-    return _config(details, {**current_applications(details), application["name"]: dict(application)})
+def with_application(
+    details: Mapping[str, Any], application: Mapping[str, Any], proxy: ServeProxy | None = None
+) -> dict[str, Any]:
+    """The configuration that adds or replaces one application and leaves the others as they are.
+
+    With `proxy`, Serve's own proxy and its ingress are part of it. Raises `ConfigError` where a running Serve has none.
+    """
+    applications = {**current_applications(details), application["name"]: dict(application)}
+    if proxy is None:
+        return _config(details, applications)
+    running = details.get("proxy_location")
+    if running == "Disabled":
+        raise ConfigError("Serve runs here without its proxy, which --front serve needs; first: orchestrator down")
+    config = _config(details, {**applications, proxy.ingress["name"]: dict(proxy.ingress)})
+    if running is None:
+        config |= {"proxy_location": "HeadOnly", "http_options": {"host": proxy.host, "port": proxy.port}}
+    return config
 
 
 def without_application(details: Mapping[str, Any], name: str) -> dict[str, Any]:

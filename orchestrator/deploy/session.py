@@ -13,7 +13,8 @@ from orchestrator.deploy import models
 from orchestrator.deploy.apply import Deployer, Outcome, View
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
-from orchestrator.deploy.render import Rendering, render_application
+from orchestrator.deploy.render import Rendering, render_application, render_ingress
+from orchestrator.deploy.serve_config import ServeProxy
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.timeline import Timeline
 from orchestrator.errors import ClusterUnavailable
@@ -29,6 +30,7 @@ class Target:
     address: str | None = None
     host: str = fronts.DEFAULT_HOST
     port: int = fronts.DEFAULT_PORT
+    front: str = "haproxy"
 
 
 def application_of(service: Service, control_url: str, on_gpus: bool, say: Callable[[str], None]) -> tuple[Any, Any]:
@@ -47,14 +49,17 @@ def deploy(service: Service, target: Target, view: View, timeout_s: float, wait:
     view.phase("cluster")
     cluster = clusters.find_cluster(target.address) or clusters.start_local(view.say)
     api = clusters.check_usable(cluster)
-    front = fronts.ensure_front(target.host, target.port)
+    front = fronts.ensure_front(target.host, target.port, target.front)
     on_gpus = any(node.num_gpus for node in api.nodes())
     app, model = application_of(service, front.control_url, on_gpus, view.say)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
-    deployer = Deployer(
-        api, front, fronts.FrontControl(front.control_url), PublicApi(front.base_url, key), view, timeline
-    )
+    control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
+    deployer = Deployer(api, front, control, public, view, timeline, _proxy(front))
     return deployer.deploy(app, model.weights_bytes, timeout_s, wait), front.base_url
+
+
+def _proxy(front: fronts.FrontRecord) -> ServeProxy | None:
+    return ServeProxy(front.host, front.port, render_ingress(front.control_url)) if front.kind == "serve" else None
 
 
 def connected(address: str | None) -> RayApi:
