@@ -116,7 +116,7 @@ class Deployer:
         nodes = self.api.nodes()
         config = app["args"]["llm_config"]
         replicas = int(config["deployment_config"]["num_replicas"])
-        preflight.check_place(nodes, config, replicas, self.api.free_resources())
+        preflight.check_place(nodes, config, replicas, self.api.used_resources())
         on_gpus = any("GPU" in bundle for bundle in config["placement_group_config"]["bundles"])
         if weights_bytes is not None and not on_gpus:
             preflight.check_memory(nodes, weights_bytes, config, replicas)

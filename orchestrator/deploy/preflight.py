@@ -16,19 +16,20 @@ ENGINE_RANK_BYTES = GIB // 2
 
 
 def check_place(
-    nodes: Sequence[RayNode], llm_config: Mapping[str, Any], replicas: int, free: Mapping[str, float]
+    nodes: Sequence[RayNode], llm_config: Mapping[str, Any], replicas: int, used: Mapping[str, float]
 ) -> None:
     """Refuse a service whose ranks find no place in the cluster.
 
-    `free` holds the cluster's logical resources that nobody uses. Raises `ApplyFailed` with what is needed and there.
+    `used` holds the cluster's logical resources in use. Raises `ApplyFailed` with what is needed and there.
     """
     bundles = llm_config["placement_group_config"]["bundles"]
     for resource in ("GPU", "CPU"):
         needed = replicas * sum(bundle.get(resource, 0) for bundle in bundles)
-        if needed > free.get(resource, 0):
+        free = sum(node.resources.get(resource, 0) for node in nodes) - used.get(resource, 0)
+        if needed > free:
             there = "; ".join(node.describe() for node in nodes) or "no live node"
             raise ApplyFailed(
-                f"no place for it: needs {needed:g} {resource}, and {free.get(resource, 0):g} are free ({there}); "
+                f"no place for it: needs {needed:g} {resource}, and {free:g} are free ({there}); "
                 "delete another model, ask for fewer replicas or ranks, or add a node"
             )
 

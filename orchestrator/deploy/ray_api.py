@@ -100,11 +100,11 @@ class RayApi:
             if row["state"] == "ALIVE"
         ]
 
-    def free_resources(self) -> dict[str, float]:
-        """Logical resources of the whole cluster that nobody uses (Ray tells them by node and resource, as text)."""
+    def used_resources(self) -> dict[str, float]:
+        """Logical resources in use over the whole cluster; what Ray has not reported on yet is in nobody's use."""
         status = self._data("/api/cluster_status")["clusterStatus"] or {}
         usage = (status.get("loadMetricsReport") or {}).get("usage") or {}
-        return {resource: float(total) - float(used) for resource, (used, total) in usage.items()}
+        return {resource: float(used) for resource, (used, _total) in usage.items()}
 
     def serve_details(self) -> dict[str, Any]:
         """Serve's own account of itself: applications, deployments, replicas."""
