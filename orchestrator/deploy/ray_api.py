@@ -107,10 +107,14 @@ class RayApi:
         ]
 
     def free_resources(self) -> dict[str, float]:
-        """Logical resources of the whole cluster that nobody uses (Ray tells them by node and resource, as text)."""
+        """Logical resources of the whole cluster that nobody uses. What Ray has not reported on yet is in no use."""
         status = self._data("/api/cluster_status")["clusterStatus"] or {}
         usage = (status.get("loadMetricsReport") or {}).get("usage") or {}
-        return {resource: float(total) - float(used) for resource, (used, total) in usage.items()}
+        free: dict[str, float] = {}
+        for node in self.nodes():
+            for resource, total in node.resources.items():
+                free[resource] = free.get(resource, 0.0) + total
+        return {resource: total - float(usage.get(resource, (0, 0))[0]) for resource, total in free.items()}
 
     def serve_details(self) -> dict[str, Any]:
         """Serve's own account of itself: applications, deployments, replicas."""
