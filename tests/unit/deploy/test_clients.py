@@ -90,10 +90,23 @@ def test_only_live_nodes_count_and_a_young_one_has_no_memory_yet() -> None:
 
 
 def test_free_is_total_less_used() -> None:
-    usage = {"CPU": ["1.5", "4"], "GPU": [0, 8]}
-    document = {"data": {"clusterStatus": {"loadMetricsReport": {"usage": usage}}}}
-    assert ray(answers(200, document)).free_resources() == {"CPU": 2.5, "GPU": 8.0}
-    assert ray(answers(200, {"data": {"clusterStatus": None}})).free_resources() == {}
+    """Of all live nodes; what Ray has not told of yet is in no use."""
+    row = {"node_id": "a", "node_ip": "1.1.1.1", "state": "ALIVE", "resources_total": {"CPU": 4.0, "GPU": 8.0}}
+
+    def cluster(status: Any) -> RayApi:
+        def handle(request: httpx.Request) -> httpx.Response:
+            data = {
+                "/nodes": {"summary": []},
+                "/api/v0/nodes": {"result": {"result": [row, {**row, "node_id": "b"}]}},
+                "/api/cluster_status": {"clusterStatus": status},
+            }
+            return httpx.Response(200, json={"data": data[request.url.path]})
+
+        return ray(handle)
+
+    used = {"loadMetricsReport": {"usage": {"CPU": ["1.5", "4"]}}}
+    assert cluster(used).free_resources() == {"CPU": 6.5, "GPU": 16.0}
+    assert cluster(None).free_resources() == {"CPU": 8.0, "GPU": 16.0}
 
 
 def test_a_refused_configuration_tells_why_and_no_link() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.deploy.render import Rendering, render_application, render_ingress
@@ -58,6 +58,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(), json_values, max_size=3), st.dictionaries(st.text(), st.text(), max_size=3))
 def test_a_rendering_is_json_and_plain_yaml(overrides: dict[str, Any], env: dict[str, str]) -> None:
     """Plain: without the anchors and aliases that YAML writes for what stands there twice."""
