@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments.front.control import Heartbeat
 from deployments.front.haproxy_config import (
     ENGINE_PATHS,
     FrontSettings,
@@ -22,6 +21,7 @@ from deployments.front.haproxy_config import (
     render_config,
     render_map,
 )
+from deployments.front.messages import Heartbeat
 from deployments.front.registry import Registry
 from tests.unit.front.test_registry import said
 
