@@ -7,8 +7,8 @@ import typer
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, out, print_json
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
+from orchestrator.deploy import session
 from orchestrator.deploy.render import INGRESS_NAME
-from orchestrator.deploy.session import connected, deleter, the_front
 from orchestrator.errors import ApplyFailed, ClusterUnavailable, UnknownModel
 
 DELETE_HELP = """Take a deployed model away: answers already begun are finished, then its processes end."""
@@ -26,7 +26,7 @@ def delete(
     view = ProgressView()
     view.phase("stopping")
     try:
-        gone = deleter(connected(address), the_front(), view).delete(name)
+        gone = session.delete(session.connected(address), fronts.running_front(), name)
     finally:
         view.close()
     if not gone:
@@ -56,12 +56,12 @@ def _delete_all(view: ProgressView) -> list[str]:
     """Delete the models this front knows; with Ray or the front gone there is nothing left to delete."""
     deleted: list[str] = []
     try:
-        api, front = connected(None), the_front()
+        api, front = session.connected(None), session.the_front()
         if front.kind == "serve":
-            deleter(api, front, view).delete(INGRESS_NAME)
+            session.delete(api, front, INGRESS_NAME)
         for row in fronts.FrontControl(front.control_url).deployments():
             view.say(f"deleting {row['name']}")
-            if deleter(api, front, view).delete(row["name"]):
+            if session.delete(api, front, row["name"]):
                 deleted.append(row["name"])
     except ClusterUnavailable:
         pass

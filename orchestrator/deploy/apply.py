@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from orchestrator.deploy import preflight
 from orchestrator.deploy.clock import Clock
 from orchestrator.deploy.diff import Change, differences
-from orchestrator.deploy.front import FrontControl, FrontRecord
+from orchestrator.deploy.front import FrontControl
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.remove import wait_until_gone
 from orchestrator.deploy.render import IMPORT_PATH
 from orchestrator.deploy.serve_config import (
     ServeProxy,
@@ -31,7 +32,6 @@ from orchestrator.units import format_seconds
 POLL_S = 0.5
 # How long Ray Serve may take to notice what the engine has already told.
 SETTLE_S = 30.0
-REMOVAL_TIMEOUT_S = 360.0
 
 
 class View(Protocol):
@@ -60,7 +60,6 @@ class Deployer:
     """Deploys applications to one cluster, behind one front."""
 
     api: RayApi
-    front: FrontRecord
     control: FrontControl
     public: PublicApi
     view: View
@@ -98,19 +97,6 @@ class Deployer:
                 self.public.first_token(name, deadline_s, waiting=lambda: self._check_failed(name))
                 outcome.seconds = self.timeline.seconds(self.clock.now_s())
             return outcome
-
-    def delete(self, name: str, wait: bool = True) -> bool:
-        """Take an application away, wait until its last process is gone; whether it was there."""
-        with locked("serve"):
-            details = self.api.serve_details()
-            if name not in details.get("applications", {}):
-                return False
-            self.api.put_applications(without_application(details, name))
-        self.control.forget(name)
-        if wait:
-            self._wait_until_gone(name)
-            self.control.forget(name)  # a last heartbeat may have brought it back
-        return True
 
     def _preflight(self, app: Mapping[str, Any], before: Mapping[str, Any] | None, weights_bytes: int | None) -> None:
         nodes, free = self.api.nodes(), self.api.free_resources()
@@ -200,17 +186,10 @@ class Deployer:
                 config = with_application(details, before) if before else without_application(details, name)
                 self.api.put_applications(config)
             if before is None:
-                self._wait_until_gone(name)
+                wait_until_gone(self.api, name, self.clock)
                 self.control.forget(name)
         except (ApplyFailed, ClusterUnavailable) as error:
             self.view.say(f"could not put {name} back: {error}")
-
-    def _wait_until_gone(self, name: str) -> None:
-        deadline_s = self.clock.monotonic_s() + REMOVAL_TIMEOUT_S
-        while name in self.api.serve_details()["applications"]:
-            if self.clock.monotonic_s() > deadline_s:
-                raise ApplyFailed(f"{name} is still stopping after {REMOVAL_TIMEOUT_S:.0f} s; see: orchestrator status")
-            self.clock.sleep(self.poll_s)
 
 
 def _check_ours(name: str, details: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from orchestrator.deploy import models
 from orchestrator.deploy.apply import Deployer, Outcome, View
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.remove import remove
 from orchestrator.deploy.render import Rendering, render_application, render_ingress
 from orchestrator.deploy.serve_config import ServeProxy
 from orchestrator.deploy.service import Service
@@ -54,7 +55,7 @@ def deploy(service: Service, target: Target, view: View, timeout_s: float, wait:
     app, model = application_of(service, front.control_url, on_gpus, view.say)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
     control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
-    deployer = Deployer(api, front, control, public, view, timeline, _proxy(front))
+    deployer = Deployer(api, control, public, view, timeline, _proxy(front))
     return deployer.deploy(app, model.weights_bytes, timeout_s, wait), front.base_url
 
 
@@ -80,8 +81,7 @@ def the_front() -> fronts.FrontRecord:
     return front
 
 
-def deleter(api: RayApi, front: fronts.FrontRecord, view: View) -> Deployer:
-    """A deployer that only takes away."""
-    return Deployer(
-        api, front, fronts.FrontControl(front.control_url), PublicApi(front.base_url, None), view, Timeline()
-    )
+def delete(api: RayApi, front: fronts.FrontRecord | None, name: str) -> bool:
+    """Take an application away; whether it was there. Where no front runs, there is none that must forget it."""
+    forget = fronts.FrontControl(front.control_url).forget if front else lambda _name: None
+    return remove(api, name, forget)

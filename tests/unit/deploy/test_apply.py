@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
-from orchestrator.deploy import apply
 from orchestrator.deploy.apply import Deployer, Outcome
 from orchestrator.deploy.clock import Clock
-from orchestrator.deploy.front import FrontControl, FrontRecord
+from orchestrator.deploy.front import FrontControl
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi, RayNode
 from orchestrator.deploy.timeline import Timeline
@@ -98,11 +97,12 @@ class World:
     def say(self, line: str) -> None:
         self.said.append(line)
 
+    def clock(self) -> Clock:
+        return Clock(lambda: self.time_s, lambda: self.time_s, self.sleep)
+
     def deployer(self) -> Deployer:
-        front = FrontRecord(1, 0.0, "127.0.0.1", 8000, "http://127.0.0.1:8001")
-        clock = Clock(lambda: self.time_s, lambda: self.time_s, self.sleep)
         return Deployer(
-            cast(RayApi, self), front, cast(FrontControl, self), cast(PublicApi, self), self, Timeline(), clock=clock
+            cast(RayApi, self), cast(FrontControl, self), cast(PublicApi, self), self, Timeline(), clock=self.clock()
         )
 
     def deploy(self, app: dict[str, Any] = APP, timeout_s: float = 60, wait: bool = True) -> Outcome:
@@ -306,18 +306,3 @@ def test_a_failure_that_cannot_be_undone_is_told(monkeypatch: pytest.MonkeyPatch
     with pytest.raises((ApplyFailed, ClusterUnavailable)):
         world.deploy()
     assert any("could not put m back: Ray is away" in line for line in world.said)
-
-
-def test_delete_waits_until_the_last_process_is_gone() -> None:
-    world = World(apps={"m": running(APP), "other": running(OTHER)})
-    assert world.deployer().delete("m")
-    assert list(world.apps) == ["other"]
-    assert world.forgotten == ["m", "m"]
-    assert not world.deployer().delete("m")
-
-
-def test_a_delete_that_never_ends_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(apps={"m": running(APP)})
-    monkeypatch.setattr(world, "remove", lambda name: None)
-    with pytest.raises(ApplyFailed, match=f"still stopping after {apply.REMOVAL_TIMEOUT_S:.0f} s"):
-        replace(world.deployer(), poll_s=10).delete("m")
