@@ -36,3 +36,7 @@ class ApplyFailed(OrchestratorError):
 
 class ClusterUnavailable(OrchestratorError):
     """No Ray to talk to, or one that cannot be used (version, authentication, reach)."""
+
+
+class PlanInconsistent(OrchestratorError):
+    """A plan whose books do not balance; the text names what is held twice, lost or miscounted."""
