@@ -1,0 +1,177 @@
+"""Whether a layout fits a kind of GPU, by the exact budget of its ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from orchestrator.catalog.gpus import GpuSpec
+from orchestrator.catalog.models import ModelSpec
+from orchestrator.memory.budget import MemoryBudget, rank_budget
+from orchestrator.memory.engine_args import EngineArgs, ResolvedArgs
+from orchestrator.memory.kv_cache import KvCapacity, kv_capacity
+from orchestrator.memory.layout import Layout
+from orchestrator.planner.legality import Refusal
+from orchestrator.planner.request import PlanRequest
+from orchestrator.units import format_bytes
+
+# The KV pool as a share of everything else: below the first a plan is a smoke test, from the second on it
+# is for production (requirements: "for production add 20-40 % for KV and concurrency").
+SMOKE_TEST_BELOW = 0.20
+PRODUCTION_FROM = 0.40
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A layout on a kind of GPU: budgets of the tightest rank of each stage, and what their pools hold."""
+
+    layout: Layout
+    engine: EngineArgs
+    budgets: tuple[MemoryBudget, ...]
+    capacity: KvCapacity
+    args: ResolvedArgs
+
+    @property
+    def headroom(self) -> float:
+        return min(headroom(budget) for budget in self.budgets)
+
+    @property
+    def label(self) -> str:
+        return label_of(self.headroom)
+
+
+def headroom(budget: MemoryBudget) -> float:
+    """The KV pool as a share of weights, activations and overhead."""
+    taken = budget.weights_bytes + budget.activation_bytes + budget.overhead_bytes
+    return budget.kv_cache_bytes / max(1, taken)
+
+
+def label_of(share: float) -> str:
+    """`smoke test`, `between` or `production`."""
+    if share < SMOKE_TEST_BELOW:
+        return "smoke test"
+    return "between" if share < PRODUCTION_FROM else "production"
+
+
+def fit(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Fit | Refusal:
+    """The fit of a legal layout, every rank on the least of `gpus`; or what is missing.
+
+    Where the engine's own division of layers over stages does not serve, a custom one is tried; where its
+    own batch limits leave too little, the lower ones it takes on small GPUs.
+    """
+    results = [_fit_stages(request, layout, gpus, engine) for engine in request.engines]
+    return next((result for result in results if isinstance(result, Fit)), results[0])
+
+
+def _fit_stages(
+    request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs
+) -> Fit | Refusal:
+    result = _fit(request, layout, gpus, engine)
+    if layout.pipeline == 1 or layout.layers_per_stage is not None or _serves(result):
+        return result
+    balanced = rebalanced(request.spec, layout, gpus, engine)
+    other = _fit(request, balanced, gpus, engine)
+    return other if _is_better(other, result) else result
+
+
+def _serves(result: Fit | Refusal) -> bool:
+    return isinstance(result, Fit) and result.headroom >= SMOKE_TEST_BELOW
+
+
+def _is_better(other: Fit | Refusal, result: Fit | Refusal) -> bool:
+    if isinstance(other, Refusal):
+        return isinstance(result, Refusal) and (other.missing_bytes or 0) < (result.missing_bytes or 0)
+    return isinstance(result, Refusal) or other.label != result.label
+
+
+def _fit(
+    request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs
+) -> Fit | Refusal:
+    spec = request.spec
+    per_stage = [_tightest(spec, layout, stage, gpus, engine) for stage in range(layout.pipeline)]
+    for stage, (budget, gpu) in enumerate(per_stage):
+        if budget.kv_cache_bytes <= 0:
+            return _too_heavy(layout, stage, budget, gpu, engine)
+    budgets = tuple(budget for budget, _ in per_stage)
+    args = engine.resolve(spec, layout, min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name)))
+    capacity = kv_capacity(spec, layout, args, [budget.kv_cache_bytes for budget in budgets])
+    if not capacity.fits:
+        return _too_long(args, capacity)
+    if capacity.max_sequences < (request.constraints.concurrency or 1):
+        return _too_many(request, args, capacity)
+    return Fit(layout, engine, budgets, capacity, args)
+
+
+def _tightest(
+    spec: ModelSpec, layout: Layout, stage: int, gpus: tuple[GpuSpec, ...], engine: EngineArgs
+) -> tuple[MemoryBudget, GpuSpec]:
+    """Rank 0 of a stage holds at least as many experts as any other."""
+    budgets = [(rank_budget(spec, layout, stage, 0, 0, engine, gpu), gpu) for gpu in gpus]
+    return min(budgets, key=lambda pair: (pair[0].kv_cache_bytes, pair[1].name))
+
+
+def _too_heavy(
+    layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, engine: EngineArgs
+) -> Refusal:
+    usable = gpu.memory_bytes - budget.free_bytes
+    taken = budget.weights_bytes + budget.activation_bytes + budget.overhead_bytes
+    where = f"a rank of stage {stage}" if layout.pipeline > 1 else "a rank"
+    missing = max(1, taken - usable)
+    return Refusal(
+        "weights_do_not_fit",
+        f"{where} needs {format_bytes(taken)} ({format_bytes(budget.weights_bytes)} of weights), and "
+        f"{engine.gpu_memory_utilization:g} of an {gpu.name} is {format_bytes(usable)}: "
+        f"{format_bytes(missing)} short",
+        missing,
+    )
+
+
+def _too_long(args: ResolvedArgs, capacity: KvCapacity) -> Refusal:
+    return Refusal(
+        "context_does_not_fit",
+        f"one request of {args.max_model_len:,} tokens needs {format_bytes(capacity.needed_bytes)} of KV cache "
+        f"on the tightest rank, which has {format_bytes(capacity.available_bytes)}: "
+        f"{format_bytes(capacity.missing_bytes)} short; {capacity.largest_context:,} tokens would fit",
+        capacity.missing_bytes,
+    )
+
+
+def _too_many(request: PlanRequest, args: ResolvedArgs, capacity: KvCapacity) -> Refusal:
+    wanted = request.constraints.concurrency or 1
+    missing = capacity.needed_bytes * wanted - capacity.available_bytes
+    return Refusal(
+        "concurrency_does_not_fit",
+        f"{wanted} requests of {args.max_model_len:,} tokens were asked for at once, and the KV cache holds "
+        f"{capacity.max_sequences}: {format_bytes(missing)} short on the tightest rank",
+        missing,
+    )
+
+
+# --- uneven stages -------------------------------------------------------------------------------------
+
+
+def rebalanced(spec: ModelSpec, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs) -> Layout:
+    """The division of layers whose tightest stage has most room, layer by layer from the engine's own.
+
+    Stages hold consecutive layers, so giving a layer from one stage to another shifts those between.
+    """
+    sizes = [end - first for first, end in layout.stage_layers(spec.num_layers)]
+    best = _room(spec, layout, sizes, gpus, engine)
+    for _ in range(spec.num_layers):
+        donor, taker = best.index(min(best)), best.index(max(best))
+        if sizes[donor] == 1 or best[taker] <= 0:
+            break
+        tried = [size + (stage == taker) - (stage == donor) for stage, size in enumerate(sizes)]
+        room = _room(spec, layout, tried, gpus, engine)
+        if min(room) <= min(best):
+            break
+        sizes, best = tried, room
+    return replace(layout, layers_per_stage=tuple(sizes))
+
+
+def _room(
+    spec: ModelSpec, layout: Layout, sizes: list[int], gpus: tuple[GpuSpec, ...], engine: EngineArgs
+) -> list[float]:
+    """KV pool for each layer of a stage: what decides how many tokens the stage holds."""
+    custom = replace(layout, layers_per_stage=tuple(sizes))
+    pools = [_tightest(spec, custom, stage, gpus, engine)[0].kv_cache_bytes for stage in range(len(sizes))]
+    return [pool / size if pool > 0 else float(pool) for pool, size in zip(pools, sizes, strict=True)]

@@ -1,0 +1,72 @@
+"""What a plan is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from orchestrator.catalog.models import ModelSpec
+from orchestrator.cluster.snapshot import ClusterSnapshot
+from orchestrator.memory.engine_args import EngineArgs
+from orchestrator.memory.layout import ExpertPlacement
+from orchestrator.plan import Constraints, Objective
+
+DEFAULT_OBJECTIVE: Objective = "throughput"
+ENGINE = "vllm"
+ENGINE_VERSION = "0.29.0"
+# What vLLM itself takes on GPUs below 70 GiB (`EngineArgs.get_batch_defaults`).
+SMALL_GPU_SEQUENCES = 256
+SMALL_GPU_BATCHED_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class FixedDegrees:
+    """Degrees that the user has decided; None leaves one to the planner."""
+
+    tensor: int | None = None
+    pipeline: int | None = None
+    data: int | None = None
+    decode_context: int | None = None
+    expert: bool | None = None
+    redundant_experts: int | None = None
+    layers_per_stage: tuple[int, ...] | None = None
+    expert_placement: ExpertPlacement = "linear"
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A model, a cluster, and what is wanted of them.
+
+    `engine` holds the arguments as they will be used; `max_model_len_given` tells whether somebody chose
+    the maximum length or it is only a default. `extra_args` go to the engine unread.
+    """
+
+    spec: ModelSpec
+    checkpoint: str
+    cluster: ClusterSnapshot
+    engine: EngineArgs
+    objective: Objective = DEFAULT_OBJECTIVE
+    constraints: Constraints = field(default_factory=Constraints)
+    fixed: FixedDegrees = field(default_factory=FixedDegrees)
+    engine_version: str = ENGINE_VERSION
+    max_model_len_given: bool = True
+    # A command line is answered as it stands: nothing in it may be lowered to make it fit.
+    exact_args: bool = False
+    enable_prefix_caching: bool = True
+    trust_remote_code: bool = False
+    extra_args: tuple[tuple[str, object], ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def engines(self) -> tuple[EngineArgs, ...]:
+        """The arguments as asked for; then, where the batch limits are left open, with lower ones."""
+        lower = replace(
+            self.engine,
+            max_num_seqs=self.engine.max_num_seqs or SMALL_GPU_SEQUENCES,
+            max_num_batched_tokens=self.engine.max_num_batched_tokens or SMALL_GPU_BATCHED_TOKENS,
+        )
+        return (self.engine,) if self.exact_args or lower == self.engine else (self.engine, lower)
+
+    @property
+    def replicas(self) -> int:
+        return self.constraints.replicas or 1
