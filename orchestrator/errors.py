@@ -18,6 +18,14 @@ class UnknownModel(OrchestratorError):
     """A model name that neither the catalogue nor the disk knows; the text suggests near names."""
 
 
+class UnknownArchitecture(UnknownModel):
+    """A model class whose shapes are not known here; nothing about it is guessed."""
+
+
+class UnknownGpu(ConfigError):
+    """A GPU name outside the catalogue; the text suggests near names."""
+
+
 class NoFeasiblePlan(OrchestratorError):
     """No layout fits; `reasons` keeps one sentence for each candidate that was refused."""
 
