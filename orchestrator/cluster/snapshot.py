@@ -66,6 +66,8 @@ class ClusterSnapshot:
     name: str
     nodes: tuple[NodeSnapshot, ...]
     source: str = "user"
+    # What names that span variants of a GPU were taken to mean.
+    assumptions: tuple[str, ...] = ()
 
     @cached_property
     def num_gpus(self) -> int:

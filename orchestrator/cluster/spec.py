@@ -7,6 +7,7 @@ SSH (`provider: local`) and Ray's YAML for clouds (`available_node_types`). See 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,15 @@ def parse_gpus(text: str) -> ClusterSnapshot:
 
     Several kinds are separated by commas: `8xH100,8xA100-80G`. Raises `ConfigError` otherwise.
     """
-    nodes: list[NodeSnapshot] = []
+    hosts: list[tuple[str, Hardware]] = []
     for part in text.split(","):
         match = _GROUP.fullmatch(part.strip())
         if match is None:
             raise ConfigError(f"--gpus {text!r} is not a cluster; write for example 16xH100 or 6+6+4xH100")
         for num_gpus in _node_sizes(match.group(1), text):
             hardware = Hardware(gpu_type=match.group(2), num_gpus=num_gpus)
-            nodes.append(_node(f"node-{len(nodes)}", hardware))
-    return _snapshot(text, nodes, source=f"--gpus {text}")
+            hosts.append((f"node-{len(hosts)}", hardware))
+    return _snapshot(text, hosts, source=f"--gpus {text}")
 
 
 def _node_sizes(counts: str, text: str) -> list[int]:
@@ -105,11 +106,11 @@ def _one_line(error: Exception) -> str:
 
 
 def _from_plain(cluster: PlainCluster) -> ClusterSnapshot:
-    nodes = []
+    hosts: list[tuple[str, Hardware]] = []
     for entry in cluster.nodes:
         names = [entry.name] if entry.count == 1 else [f"{entry.name}-{i}" for i in range(entry.count)]
-        nodes += [_node(name, entry) for name in names]
-    return _snapshot(cluster.name, nodes, source="cluster file")
+        hosts += [(name, entry) for name in names]
+    return _snapshot(cluster.name, hosts, source="cluster file")
 
 
 # --- Ray's files ---------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def _from_plain(cluster: PlainCluster) -> ClusterSnapshot:
 
 def _from_ray(cluster: RayCluster) -> ClusterSnapshot:
     hosts = _ssh_hosts(cluster) if cluster.provider.type == "local" else _cloud_nodes(cluster)
-    return _snapshot(cluster.cluster_name, [_node(*host) for host in hosts], source="Ray cluster file")
+    return _snapshot(cluster.cluster_name, list(hosts), source="Ray cluster file")
 
 
 def _ssh_hosts(cluster: RayCluster) -> Iterator[tuple[str, Hardware]]:
@@ -210,11 +211,16 @@ def _node(name: str, hardware: Hardware) -> NodeSnapshot:
     )
 
 
-def _snapshot(name: str, nodes: list[NodeSnapshot], source: str) -> ClusterSnapshot:
-    if not nodes:
+def _snapshot(name: str, hosts: list[tuple[str, Hardware]], source: str) -> ClusterSnapshot:
+    if not hosts:
         raise ConfigError("the cluster has no node with GPUs")
-    names = [node.name for node in nodes]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = next((name for name, times in Counter(name for name, _ in hosts).items() if times > 1), None)
+    if twice is not None:
         raise ConfigError(f"two nodes are named {twice!r}; names must differ")
-    return ClusterSnapshot(name=name, nodes=tuple(nodes), source=source)
+    notes = [resolve_gpu(hardware.gpu_type).assumption for _, hardware in hosts]
+    return ClusterSnapshot(
+        name=name,
+        nodes=tuple(_node(*host) for host in hosts),
+        source=source,
+        assumptions=tuple(dict.fromkeys(note for note in notes if note)),
+    )

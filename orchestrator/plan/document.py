@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from orchestrator.errors import ConfigError, StalePlan
 from orchestrator.validation import first_problem, read_text
 
-SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 Objective = Literal["latency", "throughput", "cost"]
@@ -184,7 +183,7 @@ class PlanWarning(_Document):
 class Plan(_Document):
     """The document. `from_json(plan.to_json())` gives an equal plan."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     model: PlannedModel
     cluster: PlannedCluster
     objective: Objective

@@ -1,1 +1,6 @@
 """From a model and a cluster to a plan: enumerate, refuse with reasons, place, rank."""
+
+from orchestrator.planner.make_plan import make_plan
+from orchestrator.planner.request import FixedDegrees, PlanRequest
+
+__all__ = ["FixedDegrees", "PlanRequest", "make_plan"]

@@ -12,6 +12,7 @@ from orchestrator.memory.kv_cache import KvCapacity, kv_capacity
 from orchestrator.memory.layout import Layout
 from orchestrator.planner.legality import Refusal
 from orchestrator.planner.request import PlanRequest
+from orchestrator.planner.traffic import model_bytes
 from orchestrator.units import format_bytes
 
 # The KV pool as a share of everything else: below the first a plan is a smoke test, from the second on it
@@ -50,6 +51,23 @@ def label_of(share: float) -> str:
     if share < SMOKE_TEST_BELOW:
         return "smoke test"
     return "between" if share < PRODUCTION_FROM else "production"
+
+
+def weights_alone(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Refusal | None:
+    """A quick no where the weights, split perfectly evenly, are already too much for the smallest GPU."""
+    gpu = min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name))
+    usable = int(gpu.memory_bytes * request.engine.gpu_memory_utilization)
+    args = request.engine.resolve(request.spec, layout, gpu)
+    share = sum(model_bytes(request.spec, args.quantization, args.dtype)) // layout.world_size
+    if share < usable or request.engine.kv_cache_memory_bytes is not None:
+        return None
+    return Refusal(
+        "weights_do_not_fit",
+        f"the weights are {format_bytes(share)} a rank, split evenly over {layout.world_size}, and "
+        f"{request.engine.gpu_memory_utilization:g} of an {gpu.name} is {format_bytes(usable)}: at least "
+        f"{format_bytes(share - usable)} short",
+        max(1, share - usable),
+    )
 
 
 def fit(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Fit | Refusal:
@@ -109,9 +127,7 @@ def _tightest(
     return min(budgets, key=lambda pair: (pair[0].kv_cache_bytes, pair[1].name))
 
 
-def _too_heavy(
-    layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, engine: EngineArgs
-) -> Refusal:
+def _too_heavy(layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, engine: EngineArgs) -> Refusal:
     usable = gpu.memory_bytes - budget.free_bytes
     taken = budget.weights_bytes + budget.activation_bytes + budget.overhead_bytes
     where = f"a rank of stage {stage}" if layout.pipeline > 1 else "a rank"
@@ -128,8 +144,8 @@ def _too_heavy(
 def _too_long(args: ResolvedArgs, capacity: KvCapacity) -> Refusal:
     return Refusal(
         "context_does_not_fit",
-        f"one request of {args.max_model_len:,} tokens needs {format_bytes(capacity.needed_bytes)} of KV cache "
-        f"on the tightest rank, which has {format_bytes(capacity.available_bytes)}: "
+        f"one request of {args.max_model_len:,} tokens needs {format_bytes(capacity.needed_bytes)} of KV "
+        f"cache on the tightest rank, which has {format_bytes(capacity.available_bytes)}: "
         f"{format_bytes(capacity.missing_bytes)} short; {capacity.largest_context:,} tokens would fit",
         capacity.missing_bytes,
     )

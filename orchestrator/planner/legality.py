@@ -86,9 +86,7 @@ def _experts(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
         return
     ranks, experts = layout.expert_parallel_size, spec.moe.num_experts
     if experts < ranks:
-        yield Refusal(
-            "more_ranks_than_experts", f"{ranks} ranks for {experts} experts: some would hold none"
-        )
+        yield Refusal("more_ranks_than_experts", f"{ranks} ranks for {experts} experts: some would hold none")
     if layout.redundant_experts and (experts + layout.redundant_experts) % ranks:
         yield Refusal(
             "redundant_experts_uneven",
@@ -162,7 +160,7 @@ def _block_refusal(
     if width == (weight.rows, weight.columns)[axis] or width % block == 0:
         return None
     if scheme.granularity == "block" and weight.group is Group.ROUTED_EXPERT:
-        return _expert_block_refusal(weight, width, block, by_choice)
+        return _expert_block_refusal(width, block, by_choice)
     if axis == 0 and (scheme.granularity == "group" or weight.module.endswith(_MERGED)):
         return None
     return Refusal(
@@ -171,7 +169,7 @@ def _block_refusal(
     )
 
 
-def _expert_block_refusal(weight: Weight, width: int, block: int, by_choice: bool) -> Refusal | None:
+def _expert_block_refusal(width: int, block: int, by_choice: bool) -> Refusal | None:
     refined = math.gcd(width, block)
     if refined >= SMALLEST_REFINED_BLOCK and by_choice:
         return None
@@ -180,7 +178,7 @@ def _expert_block_refusal(weight: Weight, width: int, block: int, by_choice: boo
         "expert parallel keeps them whole"
     )
     if refined >= SMALLEST_REFINED_BLOCK:
-        sentence += f" (vLLM 0.29 can refine the blocks to {refined} and use slower kernels, older ones refuse)"
+        sentence += f" (vLLM 0.29 would refine the blocks to {refined}, on slower kernels; older ones refuse)"
     return Refusal("fp8_block_cut", sentence)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from orchestrator.catalog.models import ModelSpec
+from orchestrator.catalog.quantization import Quantization
 from orchestrator.cluster.snapshot import ClusterSnapshot
-from orchestrator.memory.engine_args import EngineArgs
+from orchestrator.memory.engine_args import EngineArgs, effective_quantization
 from orchestrator.memory.layout import ExpertPlacement
 from orchestrator.plan import Constraints, Objective
 
@@ -66,6 +67,14 @@ class PlanRequest:
             max_num_batched_tokens=self.engine.max_num_batched_tokens or SMALL_GPU_BATCHED_TOKENS,
         )
         return (self.engine,) if self.exact_args or lower == self.engine else (self.engine, lower)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the weights will lie in memory."""
+        return effective_quantization(self.engine, self.spec)
+
+    def gpus_at_most(self, available: int) -> int:
+        return min(available, self.constraints.gpus or available)
 
     @property
     def replicas(self) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from orchestrator.catalog.models import ModelSpec
+from orchestrator.catalog.quantization import Quantization
 from orchestrator.memory.engine_args import ResolvedArgs
 from orchestrator.memory.layout import Layout
 from orchestrator.memory.shards import Cut, stage_totals
@@ -37,7 +38,7 @@ class Traffic:
 
 
 def traffic(spec: ModelSpec, layout: Layout, args: ResolvedArgs, tokens: int) -> Traffic:
-    dense, routed = _weights(spec, args)
+    dense, routed = model_bytes(spec, args.quantization, args.dtype)
     read = (dense + routed * touched_share(spec, tokens)) / layout.tensor
     reduces = ALL_REDUCES_PER_LAYER * spec.num_layers if layout.tensor > 1 else 0
     return Traffic(
@@ -60,15 +61,11 @@ def touched_share(spec: ModelSpec, tokens: int) -> float:
     return float(1 - (1 - spec.moe.top_k / spec.moe.num_experts) ** tokens)
 
 
-def _weights(spec: ModelSpec, args: ResolvedArgs) -> tuple[int, int]:
-    experts = spec.moe.num_experts if spec.moe else 0
-    return _weight_bytes(spec, args, experts)
-
-
 @lru_cache(maxsize=256)
-def _weight_bytes(spec: ModelSpec, args: ResolvedArgs, experts: int) -> tuple[int, int]:
+def model_bytes(spec: ModelSpec, quantization: Quantization | None, dtype: str) -> tuple[int, int]:
     """Bytes of all but the routed experts, and of these, of one whole model."""
     everything = (0, spec.num_layers)
-    without = stage_totals(spec, args.quantization, args.dtype, everything, Cut()).size_bytes
-    with_all = stage_totals(spec, args.quantization, args.dtype, everything, Cut(local_experts=experts))
-    return without, with_all.size_bytes - without
+    experts = spec.moe.num_experts if spec.moe else 0
+    without = stage_totals(spec, quantization, dtype, everything, Cut()).size_bytes
+    total = stage_totals(spec, quantization, dtype, everything, Cut(local_experts=experts)).size_bytes
+    return without, total - without
