@@ -7,6 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
+from orchestrator.cli import plan, plan_diff
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -31,6 +32,10 @@ def _root(
     ),
 ) -> None:
     """Plan, deploy and watch Mixture-of-Experts models on Ray."""
+
+
+app.command("plan", context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
+app.command("plan-diff")(plan_diff.plan_diff)
 
 
 def main() -> None:

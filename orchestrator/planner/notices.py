@@ -10,9 +10,9 @@ from orchestrator.planner.score import Contender
 
 
 def warnings_of(winner: Contender) -> tuple[PlanWarning, ...]:
-    """The planner's own remarks first, then the engine's rules."""
+    """What the request's reader noticed, the planner's own remarks, then the engine's rules."""
     own = [(code, sentence(winner)) for code, holds, sentence in _REMARKS if holds(winner)]
-    found = [*own, *rule_warnings(winner.request, winner.candidate)]
+    found = [*winner.request.remarks, *own, *rule_warnings(winner.request, winner.candidate)]
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
 

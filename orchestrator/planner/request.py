@@ -57,6 +57,8 @@ class PlanRequest:
     extra_args: tuple[tuple[str, object], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
+    # (code, sentence) of what was noticed while the request was read; they become warnings.
+    remarks: tuple[tuple[str, str], ...] = ()
 
     @property
     def engines(self) -> tuple[EngineArgs, ...]:

@@ -1,0 +1,195 @@
+"""`plan`: how to split a model over a cluster, proof that it fits, and the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, cast, get_args
+
+import typer
+import yaml
+
+from orchestrator.catalog.entries import CatalogEntry
+from orchestrator.catalog.models import ModelSpec
+from orchestrator.catalog.registry import load_catalog, resolve_model
+from orchestrator.cli import plan_view
+from orchestrator.cluster.snapshot import ClusterSnapshot
+from orchestrator.cluster.spec import load_cluster, parse_gpus
+from orchestrator.errors import ConfigError, NoFeasiblePlan
+from orchestrator.plan import Constraints, Objective, Plan, verify
+from orchestrator.planner.advice import no_feasible_plan
+from orchestrator.planner.arguments import Wishes, build_request
+from orchestrator.planner.build import build_plan
+from orchestrator.planner.command_line import (
+    ENGINE_ARGUMENTS,
+    CommandLine,
+    read_arguments,
+    read_command,
+)
+from orchestrator.planner.presets import engine_settings, preset_for
+from orchestrator.planner.reasons import explain as explain_choice
+from orchestrator.planner.request import PlanRequest
+from orchestrator.planner.rule_of_thumb import disagreement, rule_of_thumb
+from orchestrator.planner.search import Found, search
+from orchestrator.planner.what_if import what_if
+
+# What `--what-if` plans for where no cluster is named; its GPUs are not looked at.
+_ANY_CLUSTER = "1xH100"
+
+CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(
+    f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The model and its arguments, from the command's own options or from a whole command line."""
+
+    model: str
+    command: CommandLine
+    whole_command: bool
+
+
+def plan(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="Short name, Hugging Face id, folder or file.")] = None,
+    cluster: Annotated[Path | None, typer.Option(help="A cluster file: plain, or Ray's.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="A cluster in a word: 16xH100, 6+6+4xH100.")] = None,
+    from_command: Annotated[str | None, typer.Option(help="Check a whole `vllm serve …` command.")] = None,
+    objective: Annotated[str, typer.Option(help="throughput, latency or cost.")] = "throughput",
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests of full length at once.")] = None,
+    use_gpus: Annotated[int | None, typer.Option(min=1, help="Use at most this many GPUs.")] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="Use only this kind of GPU.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Copies of the model.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="A file of further models.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan document.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the plan document as YAML.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why this layout was chosen.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every rank and every refusal.")] = False,
+    thumb: Annotated[bool, typer.Option("--rule-of-thumb", help="Show the × 1.15 rule beside it.")] = False,
+    which_gpus: Annotated[bool, typer.Option("--what-if", help="Show which GPUs would do.")] = False,
+) -> None:
+    """Plan a model onto a cluster: layout, rank map, memory of every GPU, and why not otherwise.
+
+    Any vLLM engine argument that bears on memory or layout can be fixed by its own name, for example
+    `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
+    """
+    asked = _asked(model, from_command, context.args)
+    machines = _machines(cluster, gpus, which_gpus)
+    constraints = Constraints(concurrency=concurrency, gpus=use_gpus, gpu_type=gpu_type, replicas=replicas)
+    request = _request(asked, machines, _objective(objective), constraints, catalog)
+    if which_gpus:
+        plan_view.print_choices(request, what_if(request))
+        return
+    found = search(request)
+    if thumb and not (as_json or as_yaml):
+        _print_rule_of_thumb(request, found)
+    document = _plan(request, found, show_all)
+    if as_json or as_yaml:
+        typer.echo(_dump(document, as_json))
+        return
+    plan_view.print_plan(document, show_all)
+    if explain and found.winner is not None:
+        plan_view.print_reasons(explain_choice(found, found.winner))
+
+
+def _dump(document: Plan, as_json: bool) -> str:
+    if as_json:
+        return document.to_json()
+    return yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _asked(model: str | None, from_command: str | None, extra: list[str]) -> Asked:
+    if from_command is not None:
+        if model is not None:
+            raise ConfigError(f"say either a model or --from-command, not {model!r} and a command")
+        command = read_command(from_command)
+        if command.model is None:
+            raise ConfigError("--from-command names no model: `vllm serve MODEL …`")
+        return Asked(command.model, command, True)
+    command = read_arguments(extra)
+    named = model if model is not None and not model.startswith("-") else command.model
+    if command.others:
+        unknown = next(iter(command.others)).replace("_", "-")
+        raise ConfigError(f"--{unknown} is neither an option of plan nor an engine argument it knows")
+    if named is None:
+        raise ConfigError("name a model, for example: plan kimi-k2 --gpus 16xH100")
+    return Asked(named, command, False)
+
+
+def _machines(cluster: Path | None, gpus: str | None, any_will_do: bool) -> ClusterSnapshot:
+    if cluster is not None and gpus is not None:
+        raise ConfigError("say either --cluster or --gpus, not both")
+    if cluster is not None:
+        return load_cluster(cluster)
+    if gpus is not None:
+        return parse_gpus(gpus)
+    if any_will_do:
+        return parse_gpus(_ANY_CLUSTER)
+    raise ConfigError("name a cluster: --gpus 16xH100 or --cluster FILE; --what-if lists GPUs that would do")
+
+
+def _objective(text: str) -> Objective:
+    if text not in get_args(Objective):
+        raise ConfigError(f"--objective is {text!r}; it must be throughput, latency or cost")
+    return cast(Literal["latency", "throughput", "cost"], text)
+
+
+def _request(
+    asked: Asked,
+    machines: ClusterSnapshot,
+    objective: Objective,
+    constraints: Constraints,
+    catalog: Path | None,
+) -> PlanRequest:
+    spec, entry = _model(asked.model, catalog)
+    preset = None if asked.whole_command else preset_for(entry, machines)
+    wishes = Wishes(
+        arguments=asked.command.arguments,
+        preset=engine_settings(preset) if preset else {},
+        preset_source=f"preset for {preset.num_gpus} × {preset.gpu}" if preset else "",
+        whole_command=asked.whole_command,
+        objective=objective,
+        constraints=constraints,
+        needs_remote_code=entry is not None and entry.needs_remote_code,
+        others=asked.command.others,
+        env={**(preset.env if preset else {}), **asked.command.env},
+    )
+    return build_request(spec, machines, wishes)
+
+
+def _model(name: str, catalog: Path | None) -> tuple[ModelSpec, CatalogEntry | None]:
+    known = load_catalog(catalog)
+    found = known.find(name)
+    return resolve_model(name, known), found[0] if found else None
+
+
+def _plan(request: PlanRequest, found: Found, show_all: bool) -> Plan:
+    if found.winner is None:
+        error = no_feasible_plan(request, found)
+        if show_all:
+            _print_refusals(error)
+        raise error
+    document = build_plan(request, found, found.winner)
+    verify(document)
+    return document
+
+
+def _print_refusals(error: NoFeasiblePlan) -> None:
+    for reason in error.reasons:
+        typer.echo(reason, err=True)
+
+
+def _print_rule_of_thumb(request: PlanRequest, found: Found) -> None:
+    rule = rule_of_thumb(request.spec, request.quantization, request.cluster)
+    typer.echo(rule.sentence())
+    difference = disagreement(
+        rule,
+        found.winner is not None,
+        request.spec,
+        request.quantization,
+        request.cluster,
+        request.engine.gpu_memory_utilization,
+    )
+    typer.echo(difference or f"the exact figure agrees: {'it fits' if found.winner else 'it does not fit'}")

@@ -1,0 +1,167 @@
+"""From engine arguments to a plan request: what the user fixed, what a preset says, what is left.
+
+The order is: the user's own argument, the catalogue's preset for this hardware, the planner's default.
+A whole command line is different: there an argument that is not given means vLLM's own default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.catalog.engine_rules import EngineRule, matching_rules
+from orchestrator.catalog.models import ModelSpec
+from orchestrator.cluster.snapshot import ClusterSnapshot
+from orchestrator.errors import ConfigError
+from orchestrator.memory.engine_args import EngineArgs
+from orchestrator.memory.layout import ExpertPlacement
+from orchestrator.plan import Constraints, Objective
+from orchestrator.planner.request import DEFAULT_OBJECTIVE, ENGINE, ENGINE_VERSION, FixedDegrees, PlanRequest
+
+# Requirements: 0.90, and always a hard maximum length.
+DEFAULT_UTILIZATION = 0.90
+DEFAULT_MAX_MODEL_LEN = 32_768
+# Arguments that are layout, not engine settings.
+_DEGREES = {
+    "tensor_parallel_size": "tensor",
+    "pipeline_parallel_size": "pipeline",
+    "data_parallel_size": "data",
+    "decode_context_parallel_size": "decode_context",
+    "enable_expert_parallel": "expert",
+}
+_APART = {*_DEGREES, "expert_placement_strategy", "enable_eplb", "eplb_config"} | {
+    "enable_prefix_caching",
+    "trust_remote_code",
+}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said. `arguments` are vLLM's names with underscores, values already read."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    preset_source: str = ""
+    whole_command: bool = False
+    objective: Objective = DEFAULT_OBJECTIVE
+    constraints: Constraints = field(default_factory=Constraints)
+    engine_version: str = ENGINE_VERSION
+    needs_remote_code: bool = False
+    others: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> PlanRequest:
+    """The request. Raises `ConfigError` for arguments that contradict one another."""
+    mended, remarks = mend_dtype(spec, wishes.arguments, wishes.engine_version)
+    merged, sources = _merge(spec, mended, wishes)
+    return PlanRequest(
+        spec=spec,
+        checkpoint=spec.checkpoint or spec.name,
+        cluster=cluster,
+        engine=EngineArgs(**{name: value for name, value in merged.items() if name not in _APART}),
+        objective=wishes.objective,
+        constraints=wishes.constraints,
+        fixed=_fixed(spec, mended, wishes),
+        engine_version=wishes.engine_version,
+        max_model_len_given="max_model_len" in mended or "max_model_len" in wishes.preset,
+        exact_args=wishes.whole_command,
+        enable_prefix_caching=merged.get("enable_prefix_caching", True),
+        trust_remote_code=merged.get("trust_remote_code", False) or wishes.needs_remote_code,
+        extra_args=tuple(wishes.others.items()),
+        env=tuple(wishes.env.items()),
+        sources=tuple(sources.items()),
+        remarks=remarks,
+    )
+
+
+def mend_dtype(
+    spec: ModelSpec, arguments: Mapping[str, Any], version: str
+) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    """`dtype fp8` as it was meant: FP8 weights. The mend is told, and the mended arguments are planned."""
+    rule = _dtype_rule(arguments, version)
+    if rule is None:
+        return dict(arguments), ()
+    mended = {name: value for name, value in arguments.items() if name != "dtype"}
+    if spec.quantization is None and "quantization" not in mended:
+        mended["quantization"] = "fp8"
+    sentence = rule.sentence({"dtype": arguments["dtype"]})
+    return mended, ((rule.code, f"{sentence}; planned as mended"),)
+
+
+def _dtype_rule(arguments: Mapping[str, Any], version: str) -> EngineRule | None:
+    if not str(arguments.get("dtype", "")).startswith(("fp8", "float8")):
+        return None
+    return next(iter(matching_rules({"dtype": arguments["dtype"]}, ENGINE, version)), None)
+
+
+def _merge(
+    spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes
+) -> tuple[dict[str, Any], dict[str, str]]:
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    defaults = {} if wishes.whole_command else _planner_defaults(spec, wishes.constraints)
+    layers = (
+        (defaults, "planner default"),
+        (wishes.preset, wishes.preset_source),
+        (arguments, "user"),
+    )
+    for values, source in layers:
+        merged |= values
+        sources |= {f"engine.{name}": source for name in values}
+    return merged, sources
+
+
+def _planner_defaults(spec: ModelSpec, constraints: Constraints) -> dict[str, Any]:
+    return {
+        "gpu_memory_utilization": DEFAULT_UTILIZATION,
+        "max_model_len": constraints.max_model_len or min(DEFAULT_MAX_MODEL_LEN, spec.max_model_len),
+    }
+
+
+def _fixed(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> FixedDegrees:
+    given = {_DEGREES[name]: value for name, value in arguments.items() if name in _DEGREES}
+    if wishes.whole_command:
+        given = {"tensor": 1, "pipeline": 1, "data": 1, "decode_context": 1, "expert": False} | given
+    layers = _layers_per_stage(wishes.env)
+    if layers is not None and "pipeline_parallel_size" not in arguments:
+        given["pipeline"] = len(layers)
+    return FixedDegrees(
+        **given,
+        redundant_experts=_redundant_experts(arguments),
+        layers_per_stage=layers,
+        expert_placement=_expert_placement(spec, arguments),
+    )
+
+
+def _expert_placement(spec: ModelSpec, arguments: Mapping[str, Any]) -> ExpertPlacement:
+    """Round robin only where vLLM does not fall back to linear (`determine_expert_placement_strategy`)."""
+    wanted = arguments.get("expert_placement_strategy", "linear")
+    if wanted not in ("linear", "round_robin"):
+        raise ConfigError(f"--expert-placement-strategy is {wanted!r}; it must be linear or round_robin")
+    grouped = spec.moe is not None and spec.moe.num_groups > 1
+    alone = not arguments.get("enable_eplb") and arguments.get("data_parallel_size", 1) == 1
+    return "round_robin" if wanted == "round_robin" and grouped and alone else "linear"
+
+
+def _redundant_experts(arguments: Mapping[str, Any]) -> int | None:
+    config = arguments.get("eplb_config") or {}
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"--eplb-config is {config!r}; it must be a JSON object")
+    redundant = config.get("num_redundant_experts", 0)
+    if not isinstance(redundant, int) or redundant < 0:
+        raise ConfigError(f"num_redundant_experts is {redundant!r}; it must be a whole number of at least 0")
+    if redundant and not arguments.get("enable_eplb"):
+        raise ConfigError(f"num_redundant_experts {redundant} needs --enable-eplb, or vLLM refuses it")
+    return redundant or None
+
+
+def _layers_per_stage(env: Mapping[str, str]) -> tuple[int, ...] | None:
+    text = env.get("VLLM_PP_LAYER_PARTITION")
+    if text is None:
+        return None
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ConfigError(f"VLLM_PP_LAYER_PARTITION is {text!r}; it must be numbers such as 31,30") from None
