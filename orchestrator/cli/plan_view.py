@@ -12,12 +12,15 @@ from rich.text import Text
 
 from orchestrator.plan import Plan, PlannedRank, RankMemory, Rejected
 from orchestrator.planner.fitting import label_of
+from orchestrator.planner.rejected import parallelism_of
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.score import Contender
-from orchestrator.planner.what_if import Choice
+from orchestrator.planner.what_if import COUNTS, Choice
 from orchestrator.units import format_bytes
 
-BAR_WIDTH = 28
+# What the other columns of the rank table take; the bar gets the rest.
+COLUMNS_WIDTH = 64
+BAR_WIDTHS = (10, 32)
 # More ranks than this are shown by stage, not one by one.
 RANKS_SHOWN = 32
 REJECTED_SHOWN = 8
@@ -34,7 +37,7 @@ def print_plan(plan: Plan, show_all: bool) -> None:
     """The layout, a memory bar for each rank, the warnings and the best of the rejected."""
     console = Console()
     _print_head(console, plan)
-    console.print(_rank_table(plan, show_all))
+    console.print(_rank_table(plan, show_all, console.width))
     console.print(_legend())
     for warning in plan.warnings:
         console.print(Text.assemble(("warning ", "yellow"), (warning.code, "bold"), f": {warning.message}"))
@@ -62,14 +65,17 @@ def _print_head(console: Console, plan: Plan) -> None:
             console.print(Text(text, "dim"))
 
 
-def _rank_table(plan: Plan, show_all: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    headings = ("rank", "node", "GPU", "stage", "layers", "experts", "weights", "KV cache", "memory")
+def _rank_table(plan: Plan, show_all: bool, width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    headings = ["rank", "GPU", "stage", "layers", "weights", "KV cache", "memory"]
+    if plan.parallelism.expert:
+        headings.insert(4, "experts")
     for heading in headings:
-        table.add_column(heading, no_wrap=heading != "experts")
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
     rows = plan.ranks if show_all or len(plan.ranks) <= RANKS_SHOWN else _one_per_kind(plan.ranks)
+    bar_width = min(max(width - COLUMNS_WIDTH, BAR_WIDTHS[0]), BAR_WIDTHS[1])
     for rank in rows:
-        table.add_row(*_cells(rank, plan.parallelism.replicas))
+        table.add_row(*_cells(rank, plan, bar_width))
     hidden = len(plan.ranks) - len(rows)
     if hidden:
         table.caption = f"{hidden} more ranks with the same memory as one of these; --all shows them"
@@ -83,19 +89,19 @@ def _one_per_kind(ranks: Sequence[PlannedRank]) -> list[PlannedRank]:
     return list(seen.values())
 
 
-def _cells(rank: PlannedRank, replicas: int) -> tuple[str | Text, ...]:
-    name = f"{rank.replica}.{rank.rank}" if replicas > 1 else str(rank.rank)
-    return (
-        name,
-        rank.node,
-        str(rank.gpu_index),
+def _cells(rank: PlannedRank, plan: Plan, bar_width: int) -> list[str | Text]:
+    cells: list[str | Text] = [
+        f"{rank.replica}.{rank.rank}" if plan.parallelism.replicas > 1 else str(rank.rank),
+        f"{rank.node}:{rank.gpu_index}",
         str(rank.pipeline_stage),
         f"{rank.layers[0]}–{rank.layers[1] - 1}",
-        span(rank.experts) if rank.experts is not None else "cut",
         format_bytes(rank.memory.weights_bytes),
         format_bytes(rank.memory.kv_cache_bytes),
-        memory_bar(rank.memory),
-    )
+        memory_bar(rank.memory, bar_width),
+    ]
+    if plan.parallelism.expert:
+        cells.insert(4, span(rank.experts) if rank.experts is not None else "none")
+    return cells
 
 
 def span(numbers: tuple[int, ...]) -> str:
@@ -106,7 +112,7 @@ def span(numbers: tuple[int, ...]) -> str:
     return shown if len(numbers) <= 4 else f"{shown}, … ({len(numbers)})"
 
 
-def memory_bar(memory: RankMemory, width: int = BAR_WIDTH) -> Text:
+def memory_bar(memory: RankMemory, width: int) -> Text:
     """The five shares of one GPU as a bar of `width` characters."""
     bar, drawn, counted = Text(), 0, 0
     for _, field, character, style in _PARTS:
@@ -145,33 +151,24 @@ def print_reasons(lines: Iterable[str]) -> None:
 
 def print_choices(request: PlanRequest, choices: Sequence[Choice]) -> None:
     """Which GPUs would do, the fewest first."""
-    table = Table(
-        "GPU", "fits from", "as", "headroom", "KV tokens", "production from", "as", box=box.SIMPLE_HEAD
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.title = f"{request.spec.name}: GPUs that would do"
-    table.title_justify = "left"
+    for heading in ("GPU", "fits from", "headroom", "KV tokens", "production from"):
+        table.add_column(heading, no_wrap=True)
     for choice in choices:
-        table.add_row(choice.gpu.name, *_smallest(choice.smallest), *_production(choice.production))
+        table.add_row(choice.gpu.name, *_smallest(choice.smallest), _with_layout(choice.production))
     Console().print(table)
 
 
-def _smallest(contender: Contender | None) -> tuple[str, ...]:
+def _smallest(contender: Contender | None) -> tuple[str, str, str]:
     if contender is None:
-        return ("–", "no number up to 64 fits", "", "")
+        return f"no number up to {COUNTS[-1]}", "", ""
     fit = contender.fit
-    return (
-        str(contender.num_gpus),
-        _layout_label(contender),
-        f"{fit.headroom:.0%}",
-        f"{fit.capacity.tokens:,}",
-    )
+    return _with_layout(contender), f"{fit.headroom:.0%}", f"{fit.capacity.tokens:,}"
 
 
-def _production(contender: Contender | None) -> tuple[str, ...]:
-    return (str(contender.num_gpus), _layout_label(contender)) if contender else ("–", "")
-
-
-def _layout_label(contender: Contender) -> str:
-    layout = contender.layout
-    stages = f" × PP {layout.pipeline}" if layout.pipeline > 1 else ""
-    return f"TP {layout.tensor}{stages}{' + EP' if layout.expert else ''}"
+def _with_layout(contender: Contender | None) -> str:
+    """`16: TP 8 × PP 2`."""
+    if contender is None:
+        return "–"
+    return f"{contender.num_gpus}: {parallelism_of(contender.layout, 1).label()}"

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
 from orchestrator.errors import NoFeasiblePlan
-from orchestrator.planner.build import parallelism_of
 from orchestrator.planner.candidate import Outcome
 from orchestrator.planner.legality import Refusal
+from orchestrator.planner.rejected import parallelism_of
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.search import Found, nearest_miss, search
 
@@ -21,7 +21,7 @@ SHORTEST_CONTEXT = 1024
 def no_feasible_plan(request: PlanRequest, found: Found) -> NoFeasiblePlan:
     """The error: one line with the nearest miss and the ways out, and a reason for each candidate."""
     reasons = tuple(_line(request, outcome) for outcome in found.refused)
-    miss = nearest_miss(found)
+    miss = nearest_miss(request, found)
     what = f"no layout of {request.spec.name} fits {request.cluster.describe()}"
     if miss is None:
         first = f"; first reason: {reasons[0]}" if reasons else ": no free GPU may be used"

@@ -13,7 +13,6 @@ from orchestrator.memory.engine_args import ResolvedArgs
 from orchestrator.memory.kv_cache import kv_bytes_per_token, kv_capacity
 from orchestrator.memory.layout import Layout
 from orchestrator.plan import (
-    Parallelism,
     Plan,
     PlannedCluster,
     PlannedEngine,
@@ -22,16 +21,14 @@ from orchestrator.plan import (
     PlannedNode,
     PlannedRank,
     RankMemory,
-    Rejected,
 )
-from orchestrator.planner.candidate import Outcome
 from orchestrator.planner.counts import active_params, total_params
-from orchestrator.planner.legality import Refusal
 from orchestrator.planner.notices import warnings_of
 from orchestrator.planner.placement import Replica, Seat, place, place_straddling
 from orchestrator.planner.pools import gpu_of
+from orchestrator.planner.rejected import parallelism_of, rejected_of
 from orchestrator.planner.request import ENGINE, PlanRequest
-from orchestrator.planner.score import Contender, deciding
+from orchestrator.planner.score import Contender
 from orchestrator.planner.search import Found
 
 
@@ -47,21 +44,9 @@ def build_plan(request: PlanRequest, found: Found, winner: Contender) -> Plan:
         ranks=ranks,
         kv_cache=_kv_cache(request, winner, ranks),
         engine=_engine(request, winner),
-        rejected=tuple(_rejected(request, found, winner)),
+        rejected=rejected_of(found, winner),
         warnings=warnings_of(winner),
         sources=_sources(request, winner),
-    )
-
-
-def parallelism_of(layout: Layout, replicas: int) -> Parallelism:
-    return Parallelism(
-        tensor=layout.tensor,
-        pipeline=layout.pipeline,
-        data=layout.data,
-        decode_context=layout.decode_context,
-        expert=layout.expert,
-        redundant_experts=layout.redundant_experts,
-        replicas=replicas,
     )
 
 
@@ -234,42 +219,6 @@ def _optional_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
         "trust_remote_code": request.trust_remote_code or None,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-# --- reasons -------------------------------------------------------------------------------------------
-
-
-def _rejected(request: PlanRequest, found: Found, winner: Contender) -> list[Rejected]:
-    several = len(request.cluster.kinds) > 1
-    lost = [_outranked(winner, loser, several) for loser in found.contenders if loser is not winner]
-    return lost + [_refused(outcome, request.replicas, several) for outcome in found.refused]
-
-
-def _outranked(winner: Contender, loser: Contender, several: bool) -> Rejected:
-    criterion = deciding(winner, loser)
-    if criterion is None:
-        reason = "equal in everything that is compared"
-    else:
-        reason = f"fits, but {criterion.sentence(loser)}; chosen instead: {criterion.sentence(winner)}"
-    return Rejected(
-        parallelism=parallelism_of(loser.layout, loser.request.replicas),
-        code="outranked",
-        reason=_on(loser.candidate.pool.describe(), several, reason),
-    )
-
-
-def _refused(outcome: Outcome, replicas: int, several: bool) -> Rejected:
-    if not isinstance(outcome.result, Refusal):
-        raise AssertionError(f"{outcome.candidate.layout} fits and is no refusal")
-    return Rejected(
-        parallelism=parallelism_of(outcome.candidate.layout, replicas),
-        code=outcome.result.code,
-        reason=_on(outcome.candidate.pool.describe(), several, outcome.result.reason),
-    )
-
-
-def _on(pool: str, several: bool, reason: str) -> str:
-    return f"on {pool}: {reason}" if several else reason
 
 
 def _sources(request: PlanRequest, winner: Contender) -> dict[str, str]:

@@ -50,7 +50,7 @@ def _tensor_degrees(request: PlanRequest, pool: Pool, straddling: bool) -> list[
     fixed = request.fixed.tensor
     if fixed is None:
         return degrees
-    return [fixed] if fixed <= most and (straddling or fixed <= pool.largest_node) else []
+    return [fixed] if straddling or fixed <= pool.largest_node else []
 
 
 def _expert_choices(request: PlanRequest, ranks: int) -> tuple[bool, ...]:
@@ -66,16 +66,20 @@ def _pipelines(request: PlanRequest, family: Candidate) -> Iterator[Outcome]:
             continue
         outcome = Outcome(candidate, _result(request, candidate))
         yield outcome
-        if isinstance(outcome.result, Fit) and outcome.result.label == "production":
+        if _is_last(outcome.result):
             return
-        if isinstance(outcome.result, Refusal) and outcome.result.code == "not_enough_gpus":
-            return
+
+
+def _is_last(result: Fit | Refusal) -> bool:
+    """Whether more stages cannot be better: production already, or a rule that stages do not touch."""
+    if isinstance(result, Fit):
+        return result.label == "production"
+    return result.missing_bytes is None
 
 
 def _stage_counts(request: PlanRequest, family: Candidate) -> range:
     if request.fixed.pipeline is not None:
         return range(request.fixed.pipeline, request.fixed.pipeline + 1)
-    # One more than there is room for, so that the shortage is said once for each family.
     room = request.gpus_at_most(family.pool.num_gpus) // family.layout.world_size
     return range(1, max(1, min(room, request.spec.num_layers)) + 1)
 

@@ -64,7 +64,7 @@ def weights_alone(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...
     return Refusal(
         "weights_do_not_fit",
         f"the weights are {format_bytes(share)} a rank, split evenly over {layout.world_size}, and "
-        f"{request.engine.gpu_memory_utilization:g} of an {gpu.name} is {format_bytes(usable)}: at least "
+        f"{request.engine.gpu_memory_utilization:g} of one {gpu.name} is {format_bytes(usable)}: at least "
         f"{format_bytes(share - usable)} short",
         max(1, share - usable),
     )
@@ -135,7 +135,7 @@ def _too_heavy(layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, e
     return Refusal(
         "weights_do_not_fit",
         f"{where} needs {format_bytes(taken)} ({format_bytes(budget.weights_bytes)} of weights), and "
-        f"{engine.gpu_memory_utilization:g} of an {gpu.name} is {format_bytes(usable)}: "
+        f"{engine.gpu_memory_utilization:g} of one {gpu.name} is {format_bytes(usable)}: "
         f"{format_bytes(missing)} short",
         missing,
     )

@@ -54,7 +54,7 @@ def _pipeline(winner: Contender) -> str:
     ranks = layout.tensor * layout.pipeline
     reduces = ALL_REDUCES_PER_LAYER * spec.num_layers
     return (
-        f"Pipeline parallel {layout.pipeline}: fewer stages do not fit or leave too little for the KV cache. A "
+        f"Pipeline parallel {layout.pipeline}: fewer stages do not fit or leave too little KV cache. A "
         f"token crosses to the next stage once, with {format_bytes(hop)}; tensor parallel {ranks} would send "
         f"{format_bytes(reduces * all_reduce_bytes(spec, ranks))} in {reduces} all-reduces over the "
         f"{NETWORK.name} ({NETWORK.bytes_per_s // 10**9} GB/s a GPU is assumed)."
@@ -69,7 +69,7 @@ def _experts(winner: Contender) -> str:
     if layout.expert:
         return (
             f"Expert parallel: {spec.moe.num_experts // ranks} whole experts on each of {ranks} ranks, "
-            f"{spec.moe.intermediate_size} wide each instead of {spec.moe.intermediate_size / ranks:g}, which "
+            f"{spec.moe.intermediate_size} wide and not {spec.moe.intermediate_size / ranks:g}, which "
             "suits many tokens at once on 2 to 8 ranks. With one data rank tokens travel by the same "
             "all-reduce as in tensor parallel, so it sends nothing more."
         )

@@ -60,8 +60,8 @@ class RuleOfThumb:
         unit = "byte" if self.bytes_per_parameter == 1 else "bytes"
         budget = f" + {self.kv_budget_bytes / GB:,.0f} GB of KV cache" if self.kv_budget_bytes else ""
         return (
-            f"rule of thumb: {self.parameters / GB:,.1f}e9 parameters × {self.bytes_per_parameter:g} {unit} × "
-            f"{OVERHEAD_FACTOR}{budget} = {self.total_bytes / GB:,.0f} GB, which {verdict} the nominal "
+            f"rule of thumb: {self.parameters / GB:,.1f}e9 parameters × {self.bytes_per_parameter:g} {unit} "
+            f"× {OVERHEAD_FACTOR}{budget} = {self.total_bytes / GB:,.0f} GB, which {verdict} the nominal "
             f"{self.available_bytes / GB:,.0f} GB"
         )
 

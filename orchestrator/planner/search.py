@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.planner.candidate import Outcome
 from orchestrator.planner.enumeration import outcomes
-from orchestrator.planner.fitting import Fit
+from orchestrator.planner.fitting import Fit, fit
 from orchestrator.planner.legality import Refusal
 from orchestrator.planner.pools import Pool, mixed_pools_of, pools_of
 from orchestrator.planner.request import PlanRequest
@@ -61,8 +61,11 @@ def _wanted(request: PlanRequest, pool: Pool) -> bool:
     return wanted is None or all(kind.gpu_type == resolve_gpu(wanted).name for kind in pool.kinds)
 
 
-def nearest_miss(found: Found) -> tuple[Outcome, Refusal] | None:
-    """The refused candidate that lacks the fewest bytes a rank; None where none was refused for bytes."""
+def nearest_miss(request: PlanRequest, found: Found) -> tuple[Outcome, Refusal] | None:
+    """The refused candidate that lacks the fewest bytes a rank, worked out exactly.
+
+    None where none was refused for bytes.
+    """
     short = [
         (outcome, outcome.result)
         for outcome in found.refused
@@ -70,4 +73,13 @@ def nearest_miss(found: Found) -> tuple[Outcome, Refusal] | None:
     ]
     if not short:
         return None
-    return min(short, key=lambda pair: (pair[1].missing_bytes or 0, pair[0].candidate.layout.world_size))
+    outcome, refusal = min(short, key=_miss)
+    exact = fit(request, outcome.candidate.layout, outcome.candidate.pool.gpus)
+    return outcome, exact if isinstance(exact, Refusal) else refusal
+
+
+def _miss(short: tuple[Outcome, Refusal]) -> tuple[int, int, int, int]:
+    """Bytes first; among equals the layout that people would try first."""
+    outcome, refusal = short
+    layout = outcome.candidate.layout
+    return refusal.missing_bytes or 0, layout.pipeline, -layout.tensor, layout.expert
