@@ -32,8 +32,9 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 # What clouds and vendors put in one chassis; `16xH100` means two of them.
 GPUS_PER_NODE = 8
 MAX_NODES = 100_000
+MAX_GPUS = MAX_NODES * GPUS_PER_NODE
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_GROUP = re.compile(r"(\d+(?:\+\d+)*)\s*[x×*]\s*([A-Za-z][\w.-]*)")
+_GROUP = re.compile(r"(\d{1,9}(?:\+\d{1,9})*)\s*[x×*]\s*([A-Za-z][\w.-]*)")
 _ACCELERATOR = "accelerator_type:"
 
 
@@ -73,10 +74,8 @@ def _node_sizes(counts: str, text: str) -> list[int]:
     sizes = [int(count) for count in counts.split("+")]
     if 0 in sizes:
         raise ConfigError(f"--gpus {text!r} has a node without GPUs; every number must be at least 1")
-    if sum(sizes) > MAX_NODES * GPUS_PER_NODE:
-        raise ConfigError(
-            f"--gpus {text!r} has {sum(sizes)} GPUs; at most {MAX_NODES * GPUS_PER_NODE} are planned"
-        )
+    if sum(sizes) > MAX_GPUS:
+        raise ConfigError(f"--gpus {text!r} has {sum(sizes)} GPUs; the limit is {MAX_GPUS}")
     if len(sizes) > 1:
         return sizes
     full, rest = divmod(sizes[0], GPUS_PER_NODE)

@@ -78,8 +78,9 @@ def nearest_miss(request: PlanRequest, found: Found) -> tuple[Outcome, Refusal] 
     return outcome, exact if isinstance(exact, Refusal) else refusal
 
 
-def _miss(short: tuple[Outcome, Refusal]) -> tuple[int, int, int, int]:
-    """Bytes first; among equals the layout that people would try first."""
+def _miss(short: tuple[Outcome, Refusal]) -> tuple[int, int, int, int, int]:
+    """What at least loads is nearest; then bytes; among equals the layout that people would try first."""
     outcome, refusal = short
     layout = outcome.candidate.layout
-    return refusal.missing_bytes or 0, layout.pipeline, -layout.tensor, layout.expert
+    loads = refusal.code != "weights_do_not_fit"
+    return not loads, refusal.missing_bytes or 0, layout.pipeline, -layout.tensor, layout.expert
