@@ -76,8 +76,13 @@ def fit(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Fit 
     Where the engine's own division of layers over stages does not serve, a custom one is tried; where its
     own batch limits leave too little, the lower ones it takes on small GPUs.
     """
-    results = [_fit_stages(request, layout, gpus, engine) for engine in request.engines]
-    return next((result for result in results if isinstance(result, Fit)), results[0])
+    misses: list[Refusal] = []
+    for engine in request.engines:
+        result = _fit_stages(request, layout, gpus, engine)
+        if isinstance(result, Fit):
+            return result
+        misses.append(result)
+    return min(misses, key=lambda miss: miss.missing_bytes or 0)
 
 
 def _fit_stages(
