@@ -69,7 +69,6 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         exact_args=wishes.whole_command,
         enable_prefix_caching=merged.get("enable_prefix_caching", True),
         trust_remote_code=merged.get("trust_remote_code", False) or wishes.needs_remote_code,
-        extra_args=tuple(wishes.others.items()),
         env=tuple(wishes.env.items()),
         sources=tuple(sources.items()),
         remarks=remarks,
@@ -110,6 +109,8 @@ def _merge(
     for values, source in layers:
         merged |= values
         sources |= {f"engine.{name}": source for name in values}
+    if wishes.others:
+        sources["arguments not planned for"] = ", ".join(sorted(wishes.others))
     return merged, sources
 
 

@@ -187,7 +187,7 @@ def _engine_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
         "kv_cache_dtype": winner.fit.engine.kv_cache_dtype,
         "enable_prefix_caching": request.enable_prefix_caching,
     }
-    return always | _layout_args(layout) | _optional_args(request, winner) | dict(request.extra_args)
+    return always | _layout_args(layout) | _optional_args(request, winner)
 
 
 def _layout_args(layout: Layout) -> dict[str, Any]:

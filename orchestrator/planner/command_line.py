@@ -17,7 +17,7 @@ from orchestrator.errors import ConfigError
 
 Kind = Literal["count", "tokens", "fraction", "text", "switch", "json"]
 
-# Every argument that bears on memory or layout. Others are passed on unread.
+# Every argument that bears on memory or layout. Others are only named in the plan.
 ENGINE_ARGUMENTS: dict[str, Kind] = {
     "tensor_parallel_size": "count",
     "pipeline_parallel_size": "count",
@@ -73,7 +73,7 @@ _LAUNCHERS = (["vllm", "serve"], ["-m", "vllm.entrypoints.openai.api_server"])
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command says. `arguments` bear on memory or layout; `others` are passed on unread."""
+    """What a command says. `arguments` bear on memory or layout; `others` do not."""
 
     model: str | None
     arguments: dict[str, Any]

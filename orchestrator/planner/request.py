@@ -38,7 +38,7 @@ class PlanRequest:
     """A model, a cluster, and what is wanted of them.
 
     `engine` holds the arguments as they will be used; `max_model_len_given` tells whether somebody chose
-    the maximum length or it is only a default. `extra_args` go to the engine unread.
+    the maximum length or it is only a default.
     """
 
     spec: ModelSpec
@@ -54,7 +54,6 @@ class PlanRequest:
     exact_args: bool = False
     enable_prefix_caching: bool = True
     trust_remote_code: bool = False
-    extra_args: tuple[tuple[str, object], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
     # (code, sentence) of what was noticed while the request was read; they become warnings.

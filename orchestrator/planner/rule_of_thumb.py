@@ -49,7 +49,7 @@ class RuleOfThumb:
 
     @property
     def total_bytes(self) -> int:
-        return int(self.weights_bytes * OVERHEAD_FACTOR) + self.kv_budget_bytes
+        return round(self.weights_bytes * OVERHEAD_FACTOR) + self.kv_budget_bytes
 
     @property
     def fits(self) -> bool:
