@@ -32,11 +32,11 @@ thorough = settings(
 @st.composite
 def models(draw: st.DrawFn) -> ModelSpec:
     latent = draw(st.booleans())
-    experts = draw(st.sampled_from([4, 6, 8, 12, 16, 60]))
+    experts = draw(st.sampled_from([4, 6, 8, 16, 60, 128]))
     heads = draw(st.sampled_from([4, 6, 8, 12, 16, 28, 40]))
     config: dict[str, Any] = {
-        "hidden_size": 128 * draw(st.integers(4, 48)),
-        "num_hidden_layers": draw(st.integers(2, 20)),
+        "hidden_size": 128 * draw(st.integers(4, 64)),
+        "num_hidden_layers": draw(st.integers(2, 48)),
         "num_attention_heads": heads,
         "num_experts_per_tok": draw(st.integers(1, 4)),
         "vocab_size": 64 * draw(st.integers(100, 2000)),
@@ -47,7 +47,7 @@ def models(draw: st.DrawFn) -> ModelSpec:
         "tie_word_embeddings": False,
         "hidden_act": "silu",
     }
-    width = 128 * draw(st.integers(4, 80))
+    width = 128 * draw(st.integers(4, 128))
     config |= _latent(draw, experts, width) if latent else _grouped(draw, heads, experts, width)
     return ModelSpec.from_hf(config, name="random", source="a random config")
 
