@@ -130,7 +130,7 @@ def shard_shape(weight: Weight, cut: Cut) -> tuple[int, int]:
     """Rows and columns on one rank. Raises `ConfigError` where the engine could not cut the weight."""
     size = _group_size(weight.group, cut)
     if weight.split is Split.ROWS:
-        return _divide(weight.rows, size, weight), weight.columns
+        return weight.rows // weight.heads * _divide(weight.heads, size, weight), weight.columns
     if weight.split is Split.COLUMNS:
         return weight.rows, _divide(weight.columns, size, weight)
     if weight.split is Split.KV_HEADS:

@@ -48,10 +48,14 @@ class Weight:
     copies: int = 1
     # Kept wider than the model's own type.
     dtype: str | None = None
-    # Heads of a KV_HEADS weight.
-    heads: int = 1
+    # Parts that are never cut: heads of a projection. By default each row is one.
+    units: int = 0
     # Stored quantised in the checkpoint, and widened by the engine while loading.
     widened: bool = False
+
+    @property
+    def heads(self) -> int:
+        return self.units or self.rows
 
     @property
     def parameters(self) -> int:
@@ -98,16 +102,16 @@ def _grouped_weights(attention: GroupedAttention, hidden: int) -> tuple[Weight, 
     a = attention
     q_rows, kv_rows = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
     weights = [
-        Weight("self_attn.q_proj", q_rows, hidden, Split.ROWS, linear=True),
-        Weight("self_attn.k_proj", kv_rows, hidden, Split.KV_HEADS, linear=True, heads=a.num_kv_heads),
-        Weight("self_attn.v_proj", kv_rows, hidden, Split.KV_HEADS, linear=True, heads=a.num_kv_heads),
+        Weight("self_attn.q_proj", q_rows, hidden, Split.ROWS, linear=True, units=a.num_heads),
+        Weight("self_attn.k_proj", kv_rows, hidden, Split.KV_HEADS, linear=True, units=a.num_kv_heads),
+        Weight("self_attn.v_proj", kv_rows, hidden, Split.KV_HEADS, linear=True, units=a.num_kv_heads),
         Weight("self_attn.o_proj", hidden, q_rows, Split.COLUMNS, linear=True),
     ]
     if a.qkv_bias:
         weights += [
-            Weight("self_attn.q_proj.bias", q_rows, split=Split.ROWS),
-            Weight("self_attn.k_proj.bias", kv_rows, split=Split.KV_HEADS, heads=a.num_kv_heads),
-            Weight("self_attn.v_proj.bias", kv_rows, split=Split.KV_HEADS, heads=a.num_kv_heads),
+            Weight("self_attn.q_proj.bias", q_rows, split=Split.ROWS, units=a.num_heads),
+            Weight("self_attn.k_proj.bias", kv_rows, split=Split.KV_HEADS, units=a.num_kv_heads),
+            Weight("self_attn.v_proj.bias", kv_rows, split=Split.KV_HEADS, units=a.num_kv_heads),
         ]
     if a.output_bias:
         weights.append(Weight("self_attn.o_proj.bias", hidden))
@@ -124,7 +128,7 @@ def _query_key_norms(attention: GroupedAttention) -> tuple[Weight, ...]:
         return (
             Weight("self_attn.q_norm", a.num_heads * a.head_dim, split=Split.ROWS),
             Weight(
-                "self_attn.k_norm", a.num_kv_heads * a.head_dim, split=Split.KV_HEADS, heads=a.num_kv_heads
+                "self_attn.k_norm", a.num_kv_heads * a.head_dim, split=Split.KV_HEADS, units=a.num_kv_heads
             ),
         )
     return ()
@@ -136,7 +140,7 @@ def _latent_weights(attention: LatentAttention, hidden: int, indexed: bool) -> t
     weights = (
         Weight("self_attn.kv_a_proj_with_mqa", a.kv_lora_rank + a.qk_rope_head_dim, hidden, linear=True),
         Weight("self_attn.kv_a_layernorm", a.kv_lora_rank),
-        Weight("self_attn.kv_b_proj", kv_rows, a.kv_lora_rank, Split.ROWS, linear=True),
+        Weight("self_attn.kv_b_proj", kv_rows, a.kv_lora_rank, Split.ROWS, linear=True, units=a.num_heads),
         Weight("self_attn.o_proj", hidden, a.num_heads * a.v_head_dim, Split.COLUMNS, linear=True),
     )
     indexer = _indexer_weights(a.indexer, a, hidden) if a.indexer is not None and indexed else ()
@@ -147,11 +151,11 @@ def _latent_query_weights(attention: LatentAttention, hidden: int) -> tuple[Weig
     a = attention
     rows = a.num_heads * a.qk_head_dim
     if a.q_lora_rank is None:
-        return (Weight("self_attn.q_proj", rows, hidden, Split.ROWS, linear=True),)
+        return (Weight("self_attn.q_proj", rows, hidden, Split.ROWS, linear=True, units=a.num_heads),)
     return (
         Weight("self_attn.q_a_proj", a.q_lora_rank, hidden, linear=True),
         Weight("self_attn.q_a_layernorm", a.q_lora_rank),
-        Weight("self_attn.q_b_proj", rows, a.q_lora_rank, Split.ROWS, linear=True),
+        Weight("self_attn.q_b_proj", rows, a.q_lora_rank, Split.ROWS, linear=True, units=a.num_heads),
     )
 
 
