@@ -36,7 +36,8 @@ from orchestrator.planner.what_if import what_if
 # What `--what-if` plans for where no cluster is named; its GPUs are not looked at.
 _ANY_CLUSTER = "1xH100"
 
-CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+# Engine arguments are not options of this command: they come in among the words, and are read there.
+CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(
     f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS
 )
@@ -52,8 +53,12 @@ class Asked:
 
 
 def plan(
-    context: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="Short name, Hugging Face id, folder or file.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL [ENGINE ARGUMENTS]", help="Short name, Hugging Face id, folder or file."
+        ),
+    ] = None,
     cluster: Annotated[Path | None, typer.Option(help="A cluster file: plain, or Ray's.")] = None,
     gpus: Annotated[str | None, typer.Option(help="A cluster in a word: 16xH100, 6+6+4xH100.")] = None,
     from_command: Annotated[str | None, typer.Option(help="Check a whole `vllm serve …` command.")] = None,
@@ -75,7 +80,7 @@ def plan(
     Any vLLM engine argument that bears on memory or layout can be fixed by its own name, for example
     `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
     """
-    asked = _asked(model, from_command, context.args)
+    asked = _asked(words or [], from_command)
     machines = _machines(cluster, gpus, which_gpus)
     constraints = Constraints(concurrency=concurrency, gpus=use_gpus, gpu_type=gpu_type, replicas=replicas)
     request = _request(asked, machines, _objective(objective), constraints, catalog)
@@ -100,22 +105,21 @@ def _dump(document: Plan, as_json: bool) -> str:
     return yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _asked(model: str | None, from_command: str | None, extra: list[str]) -> Asked:
+def _asked(words: list[str], from_command: str | None) -> Asked:
     if from_command is not None:
-        if model is not None:
-            raise ConfigError(f"say either a model or --from-command, not {model!r} and a command")
+        if words:
+            raise ConfigError(f"say either a model or --from-command, not {words[0]!r} and a command")
         command = read_command(from_command)
         if command.model is None:
             raise ConfigError("--from-command names no model: `vllm serve MODEL …`")
         return Asked(command.model, command, True)
-    command = read_arguments(extra)
-    named = model if model is not None and not model.startswith("-") else command.model
+    command = read_arguments(words)
     if command.others:
         unknown = next(iter(command.others)).replace("_", "-")
         raise ConfigError(f"--{unknown} is neither an option of plan nor an engine argument it knows")
-    if named is None:
+    if command.model is None:
         raise ConfigError("name a model, for example: plan kimi-k2 --gpus 16xH100")
-    return Asked(named, command, False)
+    return Asked(command.model, command, False)
 
 
 def _machines(cluster: Path | None, gpus: str | None, any_will_do: bool) -> ClusterSnapshot:

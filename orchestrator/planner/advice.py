@@ -14,7 +14,7 @@ from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.search import Found, nearest_miss, search
 
 # Nodes tried as "this many more would do".
-MORE_NODES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MORE_NODES = (1, 2, 4, 8, 16, 32)
 SHORTEST_CONTEXT = 1024
 
 
@@ -28,7 +28,7 @@ def no_feasible_plan(request: PlanRequest, found: Found) -> NoFeasiblePlan:
         return NoFeasiblePlan(f"{what}{first}", reasons)
     outcome, refusal = miss
     label = parallelism_of(outcome.candidate.layout, request.replicas).label()
-    ways = "; ".join(ways_out(request)) or "nothing that was tried: a smaller checkpoint, or larger GPUs"
+    ways = "; ".join(ways_out(request)) or "nothing that was tried; --what-if lists GPUs that would do"
     return NoFeasiblePlan(f"{what}; nearest is {label}: {refusal.reason}. It would fit with {ways}", reasons)
 
 
@@ -75,11 +75,24 @@ def _more_nodes(request: PlanRequest) -> Iterator[str]:
     cluster = request.cluster
     node = max(cluster.nodes, key=lambda node: node.num_gpus * node.gpu_memory_bytes)
     free = replace(request, constraints=request.constraints.model_copy(update={"gpus": None}))
-    for count in MORE_NODES:
-        if _fits(replace(free, cluster=_with_copies(cluster, node, count))):
-            noun = "node" if count == 1 else "nodes"
-            yield f"{count} more {noun} of {node.num_gpus} × {node.gpu_type}"
-            return
+    enough = next((count for count in MORE_NODES if _fits_with(free, node, count)), None)
+    if enough is None:
+        return
+    few = max((count for count in MORE_NODES if count < enough), default=0)
+    count = _fewest(free, node, few, enough)
+    yield f"{count} more {'node' if count == 1 else 'nodes'} of {node.num_gpus} × {node.gpu_type}"
+
+
+def _fewest(request: PlanRequest, node: NodeSnapshot, few: int, enough: int) -> int:
+    """The smallest number of further nodes that fits, between one that does not and one that does."""
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if _fits_with(request, node, middle) else (middle, enough)
+    return enough
+
+
+def _fits_with(request: PlanRequest, node: NodeSnapshot, count: int) -> bool:
+    return _fits(replace(request, cluster=_with_copies(request.cluster, node, count)))
 
 
 def _with_copies(cluster: ClusterSnapshot, node: NodeSnapshot, count: int) -> ClusterSnapshot:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.engine_rules import EngineRule, matching_rules
+from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.errors import ConfigError
@@ -56,6 +57,8 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
     """The request. Raises `ConfigError` for arguments that contradict one another."""
     mended, remarks = mend_dtype(spec, wishes.arguments, wishes.engine_version)
     merged, sources = _merge(spec, mended, wishes)
+    _check_length(spec, merged.get("max_model_len"))
+    _check_gpu_type(cluster, wishes.constraints.gpu_type)
     return PlanRequest(
         spec=spec,
         checkpoint=spec.checkpoint or spec.name,
@@ -73,6 +76,22 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         sources=tuple(sources.items()),
         remarks=remarks,
     )
+
+
+def _check_length(spec: ModelSpec, length: int | None) -> None:
+    if length is not None and length > spec.max_model_len:
+        raise ConfigError(
+            f"max_model_len is {length:,}, and {spec.name} is made for {spec.max_model_len:,} tokens at "
+            "most: vLLM refuses more"
+        )
+
+
+def _check_gpu_type(cluster: ClusterSnapshot, gpu_type: str | None) -> None:
+    if gpu_type is None:
+        return
+    present = sorted({node.gpu_type for node in cluster.nodes})
+    if resolve_gpu(gpu_type).name not in present:
+        raise ConfigError(f"gpu_type {gpu_type!r} is not in the cluster, which has {', '.join(present)}")
 
 
 def mend_dtype(

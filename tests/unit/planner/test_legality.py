@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.catalog.registry import resolve_model
@@ -9,9 +11,9 @@ from orchestrator.memory.layout import Layout
 from orchestrator.planner.legality import Refusal, refuse
 
 
-def refusal(model: str, *, by_choice: bool = False, **degrees: object) -> Refusal | None:
+def refusal(model: str, *, by_choice: bool = False, **degrees: Any) -> Refusal | None:
     spec = resolve_model(model)
-    return refuse(spec, Layout(**degrees), spec.quantization, by_choice)  # type: ignore[arg-type]
+    return refuse(spec, Layout(**degrees), spec.quantization, by_choice)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def refusal(model: str, *, by_choice: bool = False, **degrees: object) -> Refusa
     ],
 )
 def test_an_illegal_layout_is_refused_by_code_and_number(
-    model: str, degrees: dict[str, object], code: str, numbers: str
+    model: str, degrees: dict[str, Any], code: str, numbers: str
 ) -> None:
     found = refusal(model, **degrees)
     assert found is not None
@@ -78,7 +80,7 @@ def test_an_illegal_layout_is_refused_by_code_and_number(
         ("kimi-k2-thinking", {"tensor": 8}),
     ],
 )
-def test_a_legal_layout_passes(model: str, degrees: dict[str, object]) -> None:
+def test_a_legal_layout_passes(model: str, degrees: dict[str, Any]) -> None:
     assert refusal(model, **degrees) is None
 
 
