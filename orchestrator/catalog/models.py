@@ -9,8 +9,9 @@ from typing import Any
 from orchestrator.catalog.fields import Fields
 from orchestrator.catalog.quantization import Quantization
 from orchestrator.catalog.read_quantization import read_quantization
-from orchestrator.catalog.shapes import Attention, DecoderLayer, MoE
+from orchestrator.catalog.shapes import Attention, DecoderLayer, MoE, VisionTower
 from orchestrator.catalog.translate import read_architecture, read_body, read_dtype, read_max_model_len
+from orchestrator.catalog.vision import read_vision
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ModelSpec:
     # The checkpoint's name for a sparse layer's feed-forward, and for the parent of all layers.
     moe_module: str = "mlp"
     prefix: str = "model"
+    vision: VisionTower | None = None
     source: str = "config.json"
     # Hugging Face id or local path of the weights.
     checkpoint: str = ""
@@ -83,6 +85,7 @@ class ModelSpec:
             num_mtp_layers=body.num_mtp_layers,
             ends_on_every_stage=body.ends_on_every_stage,
             moe_module=body.moe_module,
+            vision=read_vision(architecture, whole),
             prefix="model" if text is whole else "language_model.model",
             source=source,
         )

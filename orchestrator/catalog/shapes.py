@@ -18,6 +18,9 @@ class GroupedAttention:
     # "head": one weight per head dimension, on every rank. "full": one per query and key feature, sharded.
     qk_norm: Literal["none", "head", "full"] = "none"
     sinks: bool = False
+    # Features of a head that turn with position, and the type of the table of their angles.
+    rotary_dim: int = 0
+    rotary_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,19 @@ class DecoderLayer:
     # A chunked window starts anew every `window` tokens instead of sliding.
     chunked: bool = False
     indexer: bool = False
+
+
+@dataclass(frozen=True)
+class VisionTower:
+    """A vision encoder and its projector, built on every pipeline stage and kept unquantised."""
+
+    # Parameters cut over the ranks of a tensor group, and parameters that each rank holds whole.
+    split_parameters: int
+    whole_parameters: int
+
+    @property
+    def parameters(self) -> int:
+        return self.split_parameters + self.whole_parameters
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _latent(text: Fields) -> LatentAttention:
 
 def _glm4_moe(text: Fields) -> Body:
     norm = "head" if text.flag("use_qk_norm", False) else "none"
-    attention = _grouped(text, qkv_bias=text.flag("attention_bias", False), qk_norm=norm)
+    attention = _grouped(text, 0.5, qkv_bias=text.flag("attention_bias", False), qk_norm=norm)
     first = text.size("first_k_dense_replace", default=1, minimum=0)
     moe = MoE(
         num_experts=text.size("n_routed_experts"),
@@ -215,7 +215,6 @@ def _minimax_m2(text: Fields) -> Body:
         layers=(DecoderLayer(sparse=True),) * _depth(text),
         intermediate_size=0,
         moe=moe,
-        num_mtp_layers=text.size("num_mtp_modules", default=0, minimum=0),
         moe_module="block_sparse_moe",
     )
 
@@ -232,7 +231,7 @@ def _gpt_oss(text: Fields) -> Body:
     # Every other layer slides, whatever `layer_types` says: so vLLM's OAIAttention builds it.
     layers = tuple(DecoderLayer(sparse=True, window=None if i % 2 else window) for i in range(_depth(text)))
     return Body(
-        attention=_grouped(text, qkv_bias=True, output_bias=True, sinks=True),
+        attention=_grouped(text, qkv_bias=True, output_bias=True, sinks=True, rotary_dtype="float32"),
         layers=layers,
         intermediate_size=0,
         moe=moe,
@@ -274,15 +273,17 @@ def _llama4(text: Fields) -> Body:
     )
 
 
-def _grouped(text: Fields, **traits: object) -> GroupedAttention:
+def _grouped(text: Fields, rotary_share: float = 1.0, **traits: object) -> GroupedAttention:
     heads = text.size("num_attention_heads")
     head_dim = text.optional_size("head_dim")
     if head_dim is None:
         head_dim = text.size("hidden_size") // heads
+    rotary = int(head_dim * text.number("partial_rotary_factor", rotary_share))
     return GroupedAttention(
         num_heads=heads,
         num_kv_heads=text.size("num_key_value_heads", default=heads),
         head_dim=head_dim,
+        rotary_dim=text.size("rotary_dim", default=rotary),
         **traits,  # type: ignore[arg-type]
     )
 

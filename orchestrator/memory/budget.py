@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.catalog.models import ModelSpec
-from orchestrator.memory.engine_args import EngineArgs, ResolvedArgs
+from orchestrator.memory.activations import activation_bytes
+from orchestrator.memory.buffers import buffer_bytes
+from orchestrator.memory.engine_args import DTYPE_BYTES, EngineArgs, ResolvedArgs
 from orchestrator.memory.layout import Layout
-from orchestrator.memory.overhead import activation_bytes, overhead_bytes
-from orchestrator.memory.shards import Cut, WeightTotals, cut_of, stage_totals
+from orchestrator.memory.overhead import overhead_bytes
+from orchestrator.memory.shards import Cut, WeightTotals, cut_of, prediction_totals, stage_totals
+from orchestrator.units import GIB
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ def _budget(
     gpu: GpuSpec,
 ) -> MemoryBudget:
     args = engine.resolve(spec, layout, gpu)
-    weights = stage_totals(spec, args.quantization, args.dtype, layers, cut).size_bytes
-    activation = activation_bytes(spec, layers, args)
-    overhead = overhead_bytes(layout, args, gpu)
+    weights = _model_bytes(spec, args, layers, cut)
+    activation = activation_bytes(spec, layout, layers, cut, args)
+    overhead = overhead_bytes(spec, layout, layers, args, gpu)
     kv_cache = _pool_bytes(gpu, args, weights + activation + overhead)
     return MemoryBudget(
         weights_bytes=weights,
@@ -74,6 +77,16 @@ def _budget(
         free_bytes=gpu.memory_bytes - weights - activation - overhead - kv_cache,
         capacity_bytes=gpu.memory_bytes,
     )
+
+
+def _model_bytes(spec: ModelSpec, args: ResolvedArgs, layers: tuple[int, int], cut: Cut) -> int:
+    """What the engine logs as "Model loading took": weights, and buffers it makes with them."""
+    loaded = replace(spec, vision=None) if args.args.language_model_only else spec
+    size = stage_totals(loaded, args.quantization, args.dtype, layers, cut).size_bytes
+    if args.args.num_speculative_tokens and layers[1] == spec.num_layers:
+        size += prediction_totals(spec, args.quantization, args.dtype, cut).size_bytes
+    offloaded = int(args.args.cpu_offload_gb * GIB)
+    return max(0, size - offloaded) + buffer_bytes(spec, args, layers, cut)
 
 
 def _pool_bytes(gpu: GpuSpec, args: ResolvedArgs, taken_bytes: int) -> int:
@@ -93,6 +106,12 @@ def rank_parameters(
 
 
 def checkpoint_totals(spec: ModelSpec) -> WeightTotals:
-    """The whole model on one rank: parameters, and bytes as its checkpoint stores them."""
+    """The whole model as its checkpoint stores it, multi-token-prediction layers included.
+
+    Each of those has copies of the embedding and of the head in the checkpoint.
+    """
     cut = Cut(local_experts=spec.moe.num_experts if spec.moe else 0)
-    return stage_totals(spec, spec.quantization, spec.dtype, (0, spec.num_layers), cut)
+    total = stage_totals(spec, spec.quantization, spec.dtype, (0, spec.num_layers), cut)
+    total += prediction_totals(spec, spec.quantization, spec.dtype, cut)
+    copies = spec.num_mtp_layers * 2 * spec.vocab_size * spec.hidden_size
+    return total + WeightTotals(copies, copies * DTYPE_BYTES[spec.dtype])

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.quantization import Quantization, WeightScheme
+from orchestrator.catalog.shapes import DecoderLayer
 from orchestrator.errors import ConfigError
 from orchestrator.memory.engine_args import DTYPE_BYTES
 from orchestrator.memory.layout import Layout
@@ -18,6 +19,7 @@ from orchestrator.memory.weights import (
     final_norm_weights,
     head_weights,
     layer_weights,
+    prediction_weights,
 )
 
 
@@ -64,7 +66,35 @@ def stage_totals(
     is_first, is_last = first == 0, end == spec.num_layers
     for weight in _ends(spec, is_first, is_last):
         total += _shard_totals(weight, weight.module, quantization, dtype, cut)
+    return total + vision_totals(spec, dtype, cut)
+
+
+@lru_cache(maxsize=4096)
+def prediction_totals(
+    spec: ModelSpec, quantization: Quantization | None, dtype: str, cut: Cut
+) -> WeightTotals:
+    """The multi-token-prediction layers, which a rank of the last stage loads for speculative decoding.
+
+    Their embedding and head are the model's own.
+    """
+    total = WeightTotals()
+    for index in range(spec.num_layers, spec.num_layers + spec.num_mtp_layers):
+        total += _layer_totals(spec, quantization, dtype, index, cut)
+        for weight in prediction_weights(spec):
+            total += _totals(weight, None, dtype, cut)
     return total
+
+
+def vision_totals(spec: ModelSpec, dtype: str, cut: Cut) -> WeightTotals:
+    if spec.vision is None:
+        return WeightTotals()
+    parameters = spec.vision.whole_parameters + spec.vision.split_parameters // cut.tensor
+    return WeightTotals(parameters, parameters * DTYPE_BYTES[dtype])
+
+
+def layer_scheme(spec: ModelSpec, quantization: Quantization, index: int, module: str) -> WeightScheme | None:
+    """The scheme of one linear module of a layer, by its name below the layer."""
+    return quantization.scheme_for(f"{spec.prefix}.layers.{index}.{module}")
 
 
 def _ends(spec: ModelSpec, is_first: bool, is_last: bool) -> tuple[Weight, ...]:
@@ -81,9 +111,14 @@ def _ends(spec: ModelSpec, is_first: bool, is_last: bool) -> tuple[Weight, ...]:
 def _layer_totals(
     spec: ModelSpec, quantization: Quantization | None, dtype: str, index: int, cut: Cut
 ) -> WeightTotals:
-    weights = layer_weights(spec, spec.layers[index])
+    weights = layer_weights(spec, _layer(spec, index))
     schemes = _layer_schemes(spec, quantization, index)
     return _cached_totals(weights, schemes, dtype, cut)
+
+
+def _layer(spec: ModelSpec, index: int) -> DecoderLayer:
+    """Prediction layers follow the others and are like the last of them."""
+    return spec.layers[min(index, spec.num_layers - 1)]
 
 
 @lru_cache(maxsize=65536)
@@ -91,7 +126,7 @@ def _layer_schemes(
     spec: ModelSpec, quantization: Quantization | None, index: int
 ) -> tuple[WeightScheme | None, ...]:
     prefix = f"{spec.prefix}.layers.{index}"
-    weights = layer_weights(spec, spec.layers[index])
+    weights = layer_weights(spec, _layer(spec, index))
     return tuple(_scheme(weight, f"{prefix}.{weight.module}", quantization) for weight in weights)
 
 

@@ -88,6 +88,13 @@ def final_norm_weights(spec: ModelSpec) -> tuple[Weight, ...]:
     return (Weight(f"{spec.prefix}.norm", spec.hidden_size),)
 
 
+def prediction_weights(spec: ModelSpec) -> tuple[Weight, ...]:
+    """What a multi-token-prediction layer has beside its decoder layer (vLLM's deepseek_mtp.py)."""
+    hidden = spec.hidden_size
+    norms = tuple(Weight(name, hidden) for name in ("enorm", "hnorm", "shared_head.norm"))
+    return (*norms, Weight("eh_proj", hidden, 2 * hidden))
+
+
 def _padded_vocab(spec: ModelSpec) -> int:
     return -(-spec.vocab_size // VOCAB_PADDING) * VOCAB_PADDING
 

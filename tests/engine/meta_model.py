@@ -79,9 +79,13 @@ def build(config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path) -
     (folder / "config.json").write_text(json.dumps(config))
     register(config["architectures"][0])
     vllm_config = engine_args(folder, layout).create_engine_config()
-    with stand_ins(layout, rank), set_current_vllm_config(vllm_config):
-        with torch.device("meta"), set_default_torch_dtype(torch.bfloat16):
-            return initialize_model(vllm_config=vllm_config, model_config=vllm_config.model_config)
+    with (
+        stand_ins(layout, rank),
+        set_current_vllm_config(vllm_config),
+        torch.device("meta"),
+        set_default_torch_dtype(torch.bfloat16),
+    ):
+        return initialize_model(vllm_config=vllm_config, model_config=vllm_config.model_config)
 
 
 def register(architecture: str) -> None:
