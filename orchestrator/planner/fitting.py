@@ -21,6 +21,10 @@ SMOKE_TEST_BELOW = 0.20
 PRODUCTION_FROM = 0.40
 
 
+# The budget of a stage's tightest rank, and the GPU it is on.
+Stage = tuple[MemoryBudget, GpuSpec]
+
+
 @dataclass(frozen=True)
 class Fit:
     """A layout on a kind of GPU: budgets of the tightest rank of each stage, and what their pools hold."""
@@ -88,16 +92,24 @@ def fit(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Fit 
 def _fit_stages(
     request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs
 ) -> Fit | Refusal:
-    result = _fit(request, layout, gpus, engine)
-    if layout.pipeline == 1 or layout.layers_per_stage is not None or _serves(result):
+    stages = _stages(request.spec, layout, gpus, engine)
+    result = _judge(request, layout, gpus, engine, stages)
+    if layout.pipeline == 1 or layout.layers_per_stage is not None or not _could_help(result, stages):
         return result
     balanced = rebalanced(request.spec, layout, gpus, engine)
-    other = _fit(request, balanced, gpus, engine)
+    other = _judge(request, balanced, gpus, engine, _stages(request.spec, balanced, gpus, engine))
     return other if _is_better(other, result) else result
 
 
-def _serves(result: Fit | Refusal) -> bool:
-    return isinstance(result, Fit) and result.headroom >= SMOKE_TEST_BELOW
+def _could_help(result: Fit | Refusal, stages: list[Stage]) -> bool:
+    """Whether stages of equal weight would reach what these do not: a fit, or more than a smoke test."""
+    pool_bytes = sum(budget.kv_cache_bytes for budget, _ in stages)
+    if isinstance(result, Refusal):
+        return pool_bytes > 0
+    taken_bytes = sum(
+        budget.capacity_bytes - budget.kv_cache_bytes - budget.free_bytes for budget, _ in stages
+    )
+    return result.headroom < SMOKE_TEST_BELOW <= pool_bytes / taken_bytes
 
 
 def _is_better(other: Fit | Refusal, result: Fit | Refusal) -> bool:
@@ -106,17 +118,19 @@ def _is_better(other: Fit | Refusal, result: Fit | Refusal) -> bool:
     return isinstance(result, Refusal) or other.label != result.label
 
 
-def _fit(
-    request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs
+def _judge(
+    request: PlanRequest,
+    layout: Layout,
+    gpus: tuple[GpuSpec, ...],
+    engine: EngineArgs,
+    stages: list[Stage],
 ) -> Fit | Refusal:
-    spec = request.spec
-    per_stage = [_tightest(spec, layout, stage, gpus, engine) for stage in range(layout.pipeline)]
-    for stage, (budget, gpu) in enumerate(per_stage):
-        if budget.kv_cache_bytes <= 0:
-            return _too_heavy(layout, stage, budget, gpu, engine)
-    budgets = tuple(budget for budget, _ in per_stage)
-    args = engine.resolve(spec, layout, min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name)))
-    capacity = kv_capacity(spec, layout, args, [budget.kv_cache_bytes for budget in budgets])
+    for number, (budget, gpu) in enumerate(stages):
+        if budget.kv_cache_bytes <= 0 or budget.free_bytes < 0:
+            return _too_heavy(layout, number, budget, gpu, engine)
+    budgets = tuple(budget for budget, _ in stages)
+    args = engine.resolve(request.spec, layout, min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name)))
+    capacity = kv_capacity(request.spec, layout, args, [budget.kv_cache_bytes for budget in budgets])
     if not capacity.fits:
         return _too_long(args, capacity)
     if capacity.max_sequences < (request.constraints.concurrency or 1):
@@ -124,26 +138,32 @@ def _fit(
     return Fit(layout, engine, budgets, capacity, args)
 
 
+def _stages(spec: ModelSpec, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs) -> list[Stage]:
+    return [_tightest(spec, layout, stage, gpus, engine) for stage in range(layout.pipeline)]
+
+
 def _tightest(
     spec: ModelSpec, layout: Layout, stage: int, gpus: tuple[GpuSpec, ...], engine: EngineArgs
-) -> tuple[MemoryBudget, GpuSpec]:
+) -> Stage:
     """Rank 0 of a stage holds at least as many experts as any other."""
     budgets = [(rank_budget(spec, layout, stage, 0, 0, engine, gpu), gpu) for gpu in gpus]
     return min(budgets, key=lambda pair: (pair[0].kv_cache_bytes, pair[1].name))
 
 
 def _too_heavy(layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, engine: EngineArgs) -> Refusal:
-    usable = gpu.memory_bytes - budget.free_bytes
-    taken = budget.weights_bytes + budget.activation_bytes + budget.overhead_bytes
     where = f"a rank of stage {stage}" if layout.pipeline > 1 else "a rank"
-    missing = max(1, taken - usable)
-    return Refusal(
-        "weights_do_not_fit",
-        f"{where} needs {format_bytes(taken)} ({format_bytes(budget.weights_bytes)} of weights), and "
-        f"{engine.gpu_memory_utilization:g} of one {gpu.name} is {format_bytes(usable)}: "
-        f"{format_bytes(missing)} short",
-        missing,
-    )
+    taken = budget.weights_bytes + budget.activation_bytes + budget.overhead_bytes
+    need = f"{where} needs {format_bytes(taken)} ({format_bytes(budget.weights_bytes)} of weights)"
+    if engine.kv_cache_memory_bytes is not None:
+        pool, usable = engine.kv_cache_memory_bytes, gpu.memory_bytes
+        have = (
+            f"{format_bytes(pool)} of KV cache were asked for, and one {gpu.name} is {format_bytes(usable)}"
+        )
+    else:
+        pool, usable = 0, gpu.memory_bytes - budget.free_bytes
+        have = f"{engine.gpu_memory_utilization:g} of one {gpu.name} is {format_bytes(usable)}"
+    missing = max(1, taken + pool - usable)
+    return Refusal("weights_do_not_fit", f"{need}, and {have}: {format_bytes(missing)} short", missing)
 
 
 def _too_long(args: ResolvedArgs, capacity: KvCapacity) -> Refusal:

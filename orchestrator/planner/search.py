@@ -78,9 +78,18 @@ def nearest_miss(request: PlanRequest, found: Found) -> tuple[Outcome, Refusal] 
     return outcome, exact if isinstance(exact, Refusal) else refusal
 
 
+# It serves, but too few; it loads, but not one request fits; it does not load.
+_FURTHEST_FIRST = ("concurrency_does_not_fit", "context_does_not_fit", "weights_do_not_fit")
+
+
 def _miss(short: tuple[Outcome, Refusal]) -> tuple[int, int, int, int, int]:
-    """What at least loads is nearest; then bytes; among equals the layout that people would try first."""
+    """What gets furthest is nearest; then bytes; among equals the layout that people would try first."""
     outcome, refusal = short
     layout = outcome.candidate.layout
-    loads = refusal.code != "weights_do_not_fit"
-    return not loads, refusal.missing_bytes or 0, layout.pipeline, -layout.tensor, layout.expert
+    return (
+        _FURTHEST_FIRST.index(refusal.code),
+        refusal.missing_bytes or 0,
+        layout.pipeline,
+        -layout.tensor,
+        layout.expert,
+    )
