@@ -24,12 +24,13 @@ from orchestrator.plan import (
 )
 from orchestrator.planner.counts import active_params, total_params
 from orchestrator.planner.notices import warnings_of
-from orchestrator.planner.placement import Replica, Seat, place, place_straddling
+from orchestrator.planner.placement import Replica, Seat
 from orchestrator.planner.pools import gpu_of
 from orchestrator.planner.rejected import parallelism_of, rejected_of
 from orchestrator.planner.request import ENGINE, PlanRequest
 from orchestrator.planner.score import Contender
 from orchestrator.planner.search import Found
+from orchestrator.planner.seating import seats
 
 
 def build_plan(request: PlanRequest, found: Found, winner: Contender) -> Plan:
@@ -80,14 +81,9 @@ def planned_cluster(request: PlanRequest) -> PlannedCluster:
 
 
 def _seats(winner: Contender) -> tuple[Replica, ...]:
-    layout, nodes = winner.layout, winner.candidate.pool.nodes
-    groups, replicas = layout.pipeline * layout.data, winner.request.replicas
-    if winner.candidate.straddles:
-        placed = place_straddling(nodes, layout.tensor, groups, replicas)
-    else:
-        placed = place(nodes, layout.tensor, groups, replicas, whole_islands_only=not winner.splits_islands)
+    placed = seats(winner.candidate, winner.request.replicas)
     if placed is None:
-        raise AssertionError(f"{layout} was counted to fit {winner.candidate.pool.describe()} and does not")
+        raise AssertionError(f"{winner.layout} was counted to fit and does not")
     return placed
 
 

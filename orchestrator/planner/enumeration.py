@@ -12,6 +12,7 @@ from orchestrator.planner.legality import Refusal, refuse
 from orchestrator.planner.pools import Pool
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.rules import broken_rule
+from orchestrator.planner.seating import stage_gpus
 
 
 def outcomes(request: PlanRequest, pool: Pool, straddling: bool) -> Iterator[Outcome]:
@@ -95,7 +96,7 @@ def _result(request: PlanRequest, candidate: Candidate) -> Fit | Refusal:
         or _room(request, candidate)
         or weights_alone(request, layout, pool.gpus)
     )
-    return refusal or fit(request, layout, pool.gpus)
+    return refusal or fit(request, layout, stage_gpus(candidate, request.replicas))
 
 
 def _room(request: PlanRequest, candidate: Candidate) -> Refusal | None:

@@ -21,6 +21,8 @@ SMOKE_TEST_BELOW = 0.20
 PRODUCTION_FROM = 0.40
 
 
+# The kinds of GPU that each stage runs on.
+StageGpus = tuple[tuple[GpuSpec, ...], ...]
 # The budget of a stage's tightest rank, and the GPU it is on.
 Stage = tuple[MemoryBudget, GpuSpec]
 
@@ -34,6 +36,8 @@ class Fit:
     budgets: tuple[MemoryBudget, ...]
     capacity: KvCapacity
     args: ResolvedArgs
+    # Whether the batch limits had to be lower than the engine's own defaults.
+    batch_lowered: bool = False
 
     @property
     def headroom(self) -> float:
@@ -58,8 +62,8 @@ def label_of(share: float) -> str:
 
 
 def weights_alone(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Refusal | None:
-    """A quick no where the weights, split perfectly evenly, are already too much for the smallest GPU."""
-    gpu = min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name))
+    """A quick no where the weights, split perfectly evenly, are already too much for the largest GPU."""
+    gpu = max(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name))
     usable = int(gpu.memory_bytes * request.engine.gpu_memory_utilization)
     args = request.engine.resolve(request.spec, layout, gpu)
     share = sum(model_bytes(request.spec, args.quantization, args.dtype)) // layout.world_size
@@ -74,30 +78,37 @@ def weights_alone(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...
     )
 
 
-def fit(request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...]) -> Fit | Refusal:
-    """The fit of a legal layout, every rank on the least of `gpus`; or what is missing.
+def fit(request: PlanRequest, layout: Layout, gpus: StageGpus) -> Fit | Refusal:
+    """The fit of a legal layout, each stage on the least of its `gpus`; or what is missing.
 
     Where the engine's own division of layers over stages does not serve, a custom one is tried; where its
     own batch limits leave too little, the lower ones it takes on small GPUs.
     """
     misses: list[Refusal] = []
     for engine in request.engines:
-        result = _fit_stages(request, layout, gpus, engine)
+        result = _fit_stages(request, layout, gpus, _one_batch(request.spec, layout, gpus, engine))
         if isinstance(result, Fit):
-            return result
+            return replace(result, batch_lowered=engine is not request.engine)
         misses.append(result)
     return min(misses, key=lambda miss: miss.missing_bytes or 0)
 
 
-def _fit_stages(
-    request: PlanRequest, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs
-) -> Fit | Refusal:
+def _one_batch(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> EngineArgs:
+    """An engine has one batch limit, whatever its GPUs: the one of the smallest, where kinds are mixed."""
+    kinds = {gpu for stage in gpus for gpu in stage}
+    if len(kinds) == 1:
+        return engine
+    args = engine.resolve(spec, layout, min(kinds, key=lambda gpu: (gpu.memory_bytes, gpu.name)))
+    return replace(engine, max_num_seqs=args.max_num_seqs, max_num_batched_tokens=args.max_num_batched_tokens)
+
+
+def _fit_stages(request: PlanRequest, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> Fit | Refusal:
     stages = _stages(request.spec, layout, gpus, engine)
-    result = _judge(request, layout, gpus, engine, stages)
+    result = _judge(request, layout, engine, stages)
     if layout.pipeline == 1 or layout.layers_per_stage is not None or not _could_help(result, stages):
         return result
     balanced = rebalanced(request.spec, layout, gpus, engine)
-    other = _judge(request, balanced, gpus, engine, _stages(request.spec, balanced, gpus, engine))
+    other = _judge(request, balanced, engine, _stages(request.spec, balanced, gpus, engine))
     return other if _is_better(other, result) else result
 
 
@@ -121,7 +132,6 @@ def _is_better(other: Fit | Refusal, result: Fit | Refusal) -> bool:
 def _judge(
     request: PlanRequest,
     layout: Layout,
-    gpus: tuple[GpuSpec, ...],
     engine: EngineArgs,
     stages: list[Stage],
 ) -> Fit | Refusal:
@@ -129,7 +139,8 @@ def _judge(
         if budget.kv_cache_bytes <= 0 or budget.free_bytes < 0:
             return _too_heavy(layout, number, budget, gpu, engine)
     budgets = tuple(budget for budget, _ in stages)
-    args = engine.resolve(request.spec, layout, min(gpus, key=lambda gpu: (gpu.memory_bytes, gpu.name)))
+    weakest = min((gpu for _, gpu in stages), key=lambda gpu: (gpu.memory_bytes, gpu.name))
+    args = engine.resolve(request.spec, layout, weakest)
     capacity = kv_capacity(request.spec, layout, args, [budget.kv_cache_bytes for budget in budgets])
     if not capacity.fits:
         return _too_long(args, capacity)
@@ -138,8 +149,8 @@ def _judge(
     return Fit(layout, engine, budgets, capacity, args)
 
 
-def _stages(spec: ModelSpec, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs) -> list[Stage]:
-    return [_tightest(spec, layout, stage, gpus, engine) for stage in range(layout.pipeline)]
+def _stages(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> list[Stage]:
+    return [_tightest(spec, layout, stage, kinds, engine) for stage, kinds in enumerate(gpus)]
 
 
 def _tightest(
@@ -190,7 +201,7 @@ def _too_many(request: PlanRequest, args: ResolvedArgs, capacity: KvCapacity) ->
 # --- uneven stages -------------------------------------------------------------------------------------
 
 
-def rebalanced(spec: ModelSpec, layout: Layout, gpus: tuple[GpuSpec, ...], engine: EngineArgs) -> Layout:
+def rebalanced(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> Layout:
     """The division of layers whose tightest stage has most room, layer by layer from the engine's own.
 
     Stages hold consecutive layers, so giving a layer from one stage to another shifts those between.
@@ -210,9 +221,9 @@ def rebalanced(spec: ModelSpec, layout: Layout, gpus: tuple[GpuSpec, ...], engin
 
 
 def _room(
-    spec: ModelSpec, layout: Layout, sizes: list[int], gpus: tuple[GpuSpec, ...], engine: EngineArgs
+    spec: ModelSpec, layout: Layout, sizes: list[int], gpus: StageGpus, engine: EngineArgs
 ) -> list[float]:
     """KV pool for each layer of a stage: what decides how many tokens the stage holds."""
     custom = replace(layout, layers_per_stage=tuple(sizes))
-    pools = [_tightest(spec, custom, stage, gpus, engine)[0].kv_cache_bytes for stage in range(len(sizes))]
+    pools = [budget.kv_cache_bytes for budget, _ in _stages(spec, custom, gpus, engine)]
     return [pool / size if pool > 0 else float(pool) for pool, size in zip(pools, sizes, strict=True)]

@@ -66,7 +66,7 @@ _REMARKS: tuple[Remark, ...] = (
         lambda c: c.splits_islands,
         lambda _: "a tensor group spans NVLink islands and all-reduces over PCIe",
     ),
-    ("batch_limits_lowered", lambda c: c.fit.engine != c.request.engine, _lowered),
+    ("batch_limits_lowered", lambda c: c.fit.batch_lowered, _lowered),
     ("uneven_stages", _division_is_ours, _uneven),
     (
         "data_parallel_attention",

@@ -42,14 +42,21 @@ def place(
     groups_per_replica: int,
     replicas: int,
     whole_islands_only: bool,
+    in_order: bool = False,
 ) -> tuple[Replica, ...] | None:
-    """Tensor groups for every replica, in rank order; None where the nodes hold too few of them."""
+    """Tensor groups for every replica, in rank order; None where the nodes hold too few of them.
+
+    `in_order` fills node after node as given, where the order of the nodes means something.
+    """
     shelves = [
         _Shelf(order, node, deque(_cut(node, group_size, whole_islands_only)))
         for order, node in enumerate(nodes)
     ]
     if sum(len(shelf.groups) for shelf in shelves) < groups_per_replica * replicas:
         return None
+    if in_order:
+        queue = deque(shelf for shelf in shelves if shelf.groups)
+        return tuple(_gather(queue, groups_per_replica) for _ in range(replicas))
     placed = list(_inside_nodes(shelves, groups_per_replica, replicas))
     placed += _over_nodes(shelves, groups_per_replica, replicas - len(placed))
     return tuple(placed)
@@ -133,7 +140,9 @@ def place_straddling(
     for parts in range(2, group_size + 1):
         if group_size % parts:
             continue
-        pieces = place(nodes, group_size // parts, groups_per_replica * parts, replicas, False)
+        pieces = place(
+            nodes, group_size // parts, groups_per_replica * parts, replicas, whole_islands_only=False
+        )
         if pieces is not None:
             return tuple(_join(replica, parts) for replica in pieces)
     return None

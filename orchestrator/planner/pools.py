@@ -109,8 +109,9 @@ def _usable_kinds(cluster: ClusterSnapshot) -> list[NodeKind]:
 
 
 def _pool(cluster: ClusterSnapshot, kinds: tuple[NodeKind, ...]) -> Pool:
-    nodes = tuple(node for kind in kinds for node in cluster.of_kind(kind) if node.free_gpus)
-    return Pool(nodes=nodes, kinds=kinds)
+    """The nodes with most memory first: where kinds are mixed, stages are filled in this order."""
+    nodes = [node for kind in kinds for node in cluster.of_kind(kind) if node.free_gpus]
+    return Pool(nodes=tuple(sorted(nodes, key=lambda node: -node.gpu_memory_bytes)), kinds=kinds)
 
 
 def _speed(kind: NodeKind) -> tuple[int, int, NodeKind]:

@@ -76,7 +76,7 @@ def _data_parallel(winner: Contender) -> Iterator[Rejected]:
 def _data_parallel_result(winner: Contender, layout: Layout) -> Fit | Refusal:
     request = winner.request
     refusal = refuse(request.spec, layout, request.quantization, by_choice=False)
-    return refusal or fit(request, layout, winner.candidate.pool.gpus)
+    return refusal or fit(request, layout, (winner.candidate.pool.gpus,) * layout.pipeline)
 
 
 def _attention(result: Fit, data: int) -> str:

@@ -17,6 +17,7 @@ from orchestrator.planner.legality import Refusal
 from orchestrator.planner.pools import Pool, mixed_pools_of, pools_of
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.score import Contender, ranked
+from orchestrator.planner.seating import stage_gpus
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def nearest_miss(request: PlanRequest, found: Found) -> tuple[Outcome, Refusal] 
     if not short:
         return None
     outcome, refusal = min(short, key=_miss)
-    exact = fit(request, outcome.candidate.layout, outcome.candidate.pool.gpus)
+    exact = fit(request, outcome.candidate.layout, stage_gpus(outcome.candidate, request.replicas))
     return outcome, exact if isinstance(exact, Refusal) else refusal
 
 
