@@ -8,33 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import main
 from orchestrator.plan import Plan, verify
+from tests.unit.cli.runner import Runner
 
-RUN = tuple[int, str, str]
 LAB = Path(__file__).parent.parent / "cluster" / "files" / "lab.yaml"
 RAY = Path(__file__).parent.parent / "cluster" / "files" / "ray-ssh.yaml"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(monkeypatch, capsys)
-
-
-class Runner:
-    """Runs the program as a user would, and gives its exit code, output and errors."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setenv("COLUMNS", "120")
-        monkeypatch.setenv("NO_COLOR", "1")
-
-    def __call__(self, *words: str | Path) -> RUN:
-        self._monkeypatch.setattr("sys.argv", ["orchestrator", *(str(word) for word in words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = self._capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
 
 
 def test_a_plan_is_shown_with_a_memory_bar_for_every_rank(run: Runner) -> None:
