@@ -79,6 +79,10 @@ def build(config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path) -
     (folder / "config.json").write_text(json.dumps(config))
     register(config["architectures"][0])
     vllm_config = engine_args(folder, layout).create_engine_config()
+    if layout.redundant_experts:
+        # Set behind the platform's check: load balancing runs on GPUs only, its shapes are the same here.
+        vllm_config.parallel_config.enable_eplb = True
+        vllm_config.parallel_config.eplb_config.num_redundant_experts = layout.redundant_experts
     with (
         stand_ins(layout, rank),
         set_current_vllm_config(vllm_config),
@@ -95,11 +99,6 @@ def register(architecture: str) -> None:
 
 
 def engine_args(folder: Path, layout: Layout) -> EngineArgs:
-    balanced = (
-        {"enable_eplb": True, "eplb_config": {"num_redundant_experts": layout.redundant_experts}}
-        if layout.redundant_experts
-        else {}
-    )
     return EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
@@ -112,7 +111,6 @@ def engine_args(folder: Path, layout: Layout) -> EngineArgs:
         enable_expert_parallel=layout.expert,
         expert_placement_strategy=layout.expert_placement,
         distributed_executor_backend="mp",
-        **balanced,
     )
 
 
