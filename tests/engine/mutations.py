@@ -1,4 +1,4 @@
-"""Random configurations of known architectures that vLLM would accept, each with a layout and a rank of it."""
+"""Random configurations of known architectures that vLLM would accept, each with a layout and a rank."""
 
 from __future__ import annotations
 

@@ -54,6 +54,15 @@ LAYOUTS = (
     (Layout(tensor=2, data=2, expert=True), Rank(tensor_rank=1, data_rank=1)),
     (Layout(data=8, expert=True), Rank(data_rank=7)),
 )
+# Near relatives without a published config here: small sizes of their own.
+SMALL = {"vocab_size": 50257, "num_hidden_layers": 7, "max_position_embeddings": 4096}
+DENSE = {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 8}
+RELATIVES: Mapping[str, Mapping[str, Any]] = {
+    "MistralForCausalLM": {"model_type": "mistral", **DENSE, "head_dim": 128},
+    "Qwen2ForCausalLM": {"model_type": "qwen2", **DENSE, "tie_word_embeddings": True},
+    "Qwen3ForCausalLM": {"model_type": "qwen3", **DENSE, "head_dim": 128, "attention_bias": True},
+    "Phi3ForCausalLM": {"model_type": "phi3", **DENSE, "pad_token_id": 0},
+}
 # Key-value heads fewer than ranks: each is copied.
 WIDE = Layout(tensor=8)
 
@@ -82,6 +91,46 @@ def test_every_rank_holds_the_parameters_that_vllm_builds(name: str, tmp_path: P
     for layout, rank in LAYOUTS:
         if layout.expert and "Llama-3" in name:
             continue
+        assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
+
+
+@pytest.mark.parametrize("architecture", RELATIVES)
+def test_dense_relatives_are_counted_exactly(architecture: str, tmp_path: Path) -> None:
+    """Llama's and Qwen's dense relatives follow from the same rules."""
+    config = {"architectures": [architecture], **SMALL, **RELATIVES[architecture]}
+    for layout, rank in LAYOUTS:
+        if not layout.expert:
+            assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
+
+
+def test_latent_attention_without_query_compression_is_counted(tmp_path: Path) -> None:
+    """DeepSeek V2 Lite projects queries in one step, and has no correction of the router."""
+    config = {
+        **unquantised("deepseek-ai--DeepSeek-V3"),
+        "architectures": ["DeepseekV2ForCausalLM"],
+        "model_type": "deepseek_v2",
+        "q_lora_rank": None,
+        "topk_method": "greedy",
+        "n_group": 1,
+        "topk_group": 1,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "n_shared_experts": 2,
+        "num_hidden_layers": 6,
+    }
+    for layout, rank in LAYOUTS:
+        assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
+
+
+def test_layers_that_take_over_the_choice_of_tokens_have_no_indexer(tmp_path: Path) -> None:
+    """With `index_topk_freq` only some layers of sparse attention hold an indexer."""
+    config = {
+        **unquantised("deepseek-ai--DeepSeek-V3.2"),
+        "architectures": ["GlmMoeDsaForCausalLM"],
+        "num_hidden_layers": 9,
+        "index_topk_freq": 4,
+    }
+    for layout, rank in LAYOUTS[:3]:
         assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
 
 
@@ -127,7 +176,7 @@ MUTATED = [(seed, PUBLISHED[seed % len(PUBLISHED)]) for seed in range(50)]
 @pytest.mark.parametrize(("seed", "name"), MUTATED)
 def test_mutated_configurations_are_counted_exactly(seed: int, name: str, tmp_path: Path) -> None:
     """Random sizes of the same architectures, so that no table of known models could pass."""
-    config, layout, rank = mutate(unquantised(name), random.Random(seed))
+    config, layout, rank = mutate(unquantised(name), random.Random(seed))  # noqa: S311
     assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (config, layout, rank)
 
 
