@@ -138,14 +138,24 @@ def _deepseek(text: Fields) -> Body:
     )
     sparse = [text.has("n_routed_experts") and i >= first and i % step == 0 for i in range(depth)]
     attention = _latent(text)
-    indexed = attention.indexer is not None
+    indexed = _indexed(text, depth) if attention.indexer is not None else [False] * depth
     return Body(
         attention=attention,
-        layers=tuple(DecoderLayer(sparse=s, indexer=indexed) for s in sparse),
+        layers=tuple(DecoderLayer(sparse=s, indexer=i) for s, i in zip(sparse, indexed, strict=True)),
         intermediate_size=text.size("intermediate_size"),
         moe=_deepseek_moe(text) if any(sparse) else None,
         num_mtp_layers=text.size("num_nextn_predict_layers", default=0, minimum=0),
     )
+
+
+def _indexed(text: Fields, depth: int) -> list[bool]:
+    """Layers that choose tokens themselves; others take over the choice of a layer before."""
+    pattern = text.text("index_topk_pattern", default="")
+    if pattern:
+        return [i >= len(pattern) or pattern[i] != "S" for i in range(depth)]
+    every = text.size("index_topk_freq", default=1)
+    offset = text.size("index_skip_topk_offset", default=2, minimum=0)
+    return [max(i - offset + 1, 0) % every == 0 for i in range(depth)]
 
 
 def _deepseek_moe(text: Fields) -> MoE:
@@ -318,7 +328,10 @@ def _depth(text: Fields) -> int:
 
 READERS: dict[str, Reader] = {
     "LlamaForCausalLM": _llama,
+    "InternLM3ForCausalLM": _llama,
+    "Phi3ForCausalLM": _llama,
     "MistralForCausalLM": _llama,
+    "Ministral3ForCausalLM": _llama,
     "Qwen2ForCausalLM": _qwen2,
     "Qwen3ForCausalLM": _qwen3,
     "MixtralForCausalLM": _mixtral,
@@ -327,6 +340,7 @@ READERS: dict[str, Reader] = {
     "DeepseekV2ForCausalLM": _deepseek,
     "DeepseekV3ForCausalLM": _deepseek,
     "DeepseekV32ForCausalLM": _deepseek,
+    "GlmMoeDsaForCausalLM": _deepseek,
     "KimiK25ForConditionalGeneration": _deepseek,
     "Glm4MoeForCausalLM": _glm4_moe,
     "MiniMaxM2ForCausalLM": _minimax_m2,

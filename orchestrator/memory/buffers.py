@@ -10,12 +10,10 @@ from orchestrator.memory.shards import Cut, layer_scheme
 
 def buffer_bytes(spec: ModelSpec, args: ResolvedArgs, layers: tuple[int, int], cut: Cut) -> int:
     """Bytes on one rank of the stage that holds the layers [first, end)."""
-    return (
-        _rotary_bytes(spec, args) + _latent_copies_bytes(spec, args, layers, cut) + _top_k_bytes(spec, args)
-    )
+    return rotary_bytes(spec, args) + _latent_copies_bytes(spec, args, layers, cut) + _top_k_bytes(spec, args)
 
 
-def _rotary_bytes(spec: ModelSpec, args: ResolvedArgs) -> int:
+def rotary_bytes(spec: ModelSpec, args: ResolvedArgs) -> int:
     """One table of cosines and sines for all layers, as long as the model's own longest context.
 
     `cos_sin_cache` of vllm/model_executor/layers/rotary_embedding/; the indexer's rotation has its own.

@@ -71,6 +71,8 @@ class ResolvedArgs:
     block_size: int
     quantization: Quantization | None
     dtype: str
+    # Batches scheduled and not yet settled at one time.
+    max_concurrent_batches: int
     # Largest batch captured as a CUDA graph; 0 without graphs.
     max_cudagraph_capture_size: int
     args: EngineArgs
@@ -91,6 +93,7 @@ def _resolve(args: EngineArgs, spec: ModelSpec, layout: Layout, gpu: GpuSpec) ->
         block_size=block_size,
         quantization=effective_quantization(args, spec),
         dtype=spec.dtype if args.dtype == "auto" else _dtype(args.dtype),
+        max_concurrent_batches=_concurrent_batches(args, layout, gpu),
         max_cudagraph_capture_size=_largest_graph(args, gpu, sequences, tokens),
         args=args,
     )
@@ -146,6 +149,12 @@ def _batch_defaults(layout: Layout, gpu: GpuSpec) -> tuple[int, int]:
     return 256, 2048
 
 
+def _concurrent_batches(args: EngineArgs, layout: Layout, gpu: GpuSpec) -> int:
+    """`VllmConfig.max_concurrent_batches`; the CPU platform switches asynchronous scheduling off."""
+    ahead = args.async_scheduling and gpu.vendor != "cpu"
+    return layout.pipeline + ahead
+
+
 def _largest_graph(args: EngineArgs, gpu: GpuSpec, sequences: int, tokens: int) -> int:
     """`VllmConfig._set_cudagraph_sizes`: twice the sequences, at most 512, 1024 on Blackwell."""
     if args.enforce_eager or gpu.vendor == "cpu":
@@ -183,10 +192,11 @@ def cache_format(args: EngineArgs, spec: ModelSpec, gpu: GpuSpec) -> tuple[str, 
     plain = spec.dtype if args.dtype == "auto" else _dtype(args.dtype)
     dtype = "fp8" if is_fp8 else (plain if wanted == "auto" else wanted)
     if not isinstance(spec.attention, LatentAttention):
-        return dtype, args.block_size or (128 if gpu.vendor == "cpu" else DEFAULT_BLOCK_SIZE)
-    if spec.attention.indexer is not None:
-        return _sparse_dtype(wanted, dtype, gpu), args.block_size or 64
-    return dtype, args.block_size or _latent_block_size(is_fp8, gpu)
+        return dtype, _grouped_block_size(args, spec, gpu)
+    sparse = spec.attention.indexer is not None
+    if sparse:
+        dtype = _sparse_dtype(wanted, dtype, gpu)
+    return dtype, args.block_size or _latent_block_size(sparse, is_fp8, gpu)
 
 
 def _sparse_dtype(wanted: str, dtype: str, gpu: GpuSpec) -> str:
@@ -197,7 +207,19 @@ def _sparse_dtype(wanted: str, dtype: str, gpu: GpuSpec) -> str:
     return dtype
 
 
-def _latent_block_size(is_fp8: bool, gpu: GpuSpec) -> int:
+def _grouped_block_size(args: EngineArgs, spec: ModelSpec, gpu: GpuSpec) -> int:
+    """Where every layer slides, the block is the backend's smallest, whatever is asked for."""
+    on_cpu = gpu.vendor == "cpu"
+    if all(layer.window is not None and not layer.chunked for layer in spec.layers):
+        return 32 if on_cpu else DEFAULT_BLOCK_SIZE
+    return args.block_size or (128 if on_cpu else DEFAULT_BLOCK_SIZE)
+
+
+def _latent_block_size(sparse: bool, is_fp8: bool, gpu: GpuSpec) -> int:
+    if gpu.vendor == "cpu":
+        return DEFAULT_BLOCK_SIZE
+    if sparse:
+        return 64  # FlashMLA, and the kernels of the indexer
     major = gpu.cuda_capability[0] if gpu.cuda_capability else 0
     if major == 9 and is_fp8:
         return 64  # FlashMLA

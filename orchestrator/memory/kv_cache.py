@@ -92,9 +92,15 @@ def kv_bytes_per_token(spec: ModelSpec, layout: Layout, stage: int, args: Resolv
     this is the cost of a token kept.
     """
     first, end = layout.stage_layers(spec.num_layers)[stage]
-    return sum(
-        layer_token_bytes(spec, layout, args.kv_cache_dtype, layer) for layer in spec.layers[first:end]
-    )
+    layers = _cached_layers(spec, args)
+    end = len(layers) if end == spec.num_layers else end
+    return sum(layer_token_bytes(spec, layout, args.kv_cache_dtype, layer) for layer in layers[first:end])
+
+
+def _cached_layers(spec: ModelSpec, args: ResolvedArgs) -> tuple[DecoderLayer, ...]:
+    """Layers with a cache: the model's, and where it speculates its prediction layers on the last stage."""
+    predicting = spec.num_mtp_layers if args.args.num_speculative_tokens else 0
+    return spec.layers + spec.layers[-1:] * predicting
 
 
 def kv_capacity(
@@ -143,9 +149,12 @@ def _largest_context(spec: ModelSpec, layout: Layout, args: ResolvedArgs, num_bl
 def _stage_pages(spec: ModelSpec, layout: Layout, args: ResolvedArgs) -> tuple[int, ...]:
     """Bytes of one block on a rank of each stage: the largest group's layers, one page each."""
     groups = cache_groups(spec, layout, args)
+    stages = layout.stage_layers(spec.num_layers)
+    # The last stage holds whatever follows the model's own layers.
+    ends = [*(end for _, end in stages[:-1]), len(_cached_layers(spec, args))]
     return tuple(
         max(_group_page(group, first, end, args.block_size) for group in groups)
-        for first, end in layout.stage_layers(spec.num_layers)
+        for (first, _), end in zip(stages, ends, strict=True)
     )
 
 
@@ -155,7 +164,7 @@ def _group_page(group: CacheGroup, first: int, end: int, block_size: int) -> int
 
 @lru_cache(maxsize=65536)
 def _blocks_per_sequence(spec: ModelSpec, layout: Layout, args: ResolvedArgs, length: int) -> int:
-    in_flight = _max_in_flight_tokens(layout, args)
+    in_flight = args.max_concurrent_batches * args.max_num_batched_tokens
     return sum(
         _group_blocks(group, layout, args.block_size, length, in_flight)
         for group in cache_groups(spec, layout, args)
@@ -173,12 +182,6 @@ def _group_blocks(group: CacheGroup, layout: Layout, block_size: int, length: in
     return -(-min(group.window - 1 + in_flight, length) // block_size) + 1
 
 
-def _max_in_flight_tokens(layout: Layout, args: ResolvedArgs) -> int:
-    """Tokens scheduled and not yet settled: a batch for every step that runs at once."""
-    batches = layout.pipeline + 1 if args.args.async_scheduling else layout.pipeline
-    return batches * args.max_num_batched_tokens
-
-
 @lru_cache(maxsize=65536)
 def cache_groups(spec: ModelSpec, layout: Layout, args: ResolvedArgs) -> tuple[CacheGroup, ...]:
     """Layers by how far back they keep tokens, in groups of equal size.
@@ -187,7 +190,7 @@ def cache_groups(spec: ModelSpec, layout: Layout, args: ResolvedArgs) -> tuple[C
     largest is less than half as large again; then that is the size, and the smaller kind is padded.
     """
     kinds: dict[tuple[int | None, bool], list[tuple[int, int]]] = {}
-    for index, layer in enumerate(spec.layers):
+    for index, layer in enumerate(_cached_layers(spec, args)):
         kind = (layer.window, layer.chunked)
         cost = layer_token_bytes(spec, layout, args.kv_cache_dtype, layer)
         kinds.setdefault(kind, []).append((index, cost))

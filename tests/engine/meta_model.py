@@ -20,13 +20,14 @@ import pytest
 import torch
 from vllm.config import set_current_vllm_config
 from vllm.distributed import parallel_state
-from vllm.engine.arg_utils import EngineArgs
+from vllm.engine.arg_utils import EngineArgs as VllmEngineArgs
 from vllm.model_executor.layers.fused_moe import expert_map_manager, unquantized_fused_moe_method
 from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.model_executor.models.registry import ModelRegistry
 from vllm.platforms.cpu import CpuPlatform
 from vllm.utils.torch_utils import set_default_torch_dtype
 
+from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.memory.layout import Layout
 
 # Registered as classes, so that vLLM need not look into each in a process of its own.
@@ -41,6 +42,8 @@ MODEL_CLASSES = {
     "DeepseekV2ForCausalLM": "deepseek_v2",
     "DeepseekV3ForCausalLM": "deepseek_v2",
     "DeepseekV32ForCausalLM": "deepseek_v2:DeepseekV3ForCausalLM",
+    "GlmMoeDsaForCausalLM": "deepseek_v2",
+    "Phi3ForCausalLM": "phi3",
     "KimiK25ForConditionalGeneration": "kimi_k25",
     "Glm4MoeForCausalLM": "glm4_moe",
     "MiniMaxM2ForCausalLM": "minimax_m2",
@@ -76,16 +79,28 @@ def parameters(config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Pa
 
 
 def build(config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path) -> torch.nn.Module:
+    return build_with_config(config, layout, rank, folder, EngineArgs(max_model_len=256))[0]
+
+
+def build_with_config(
+    config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path, engine: EngineArgs
+) -> tuple[torch.nn.Module, Any]:
+    """The model of one rank, and the engine's own configuration that it was built by."""
     (folder / "config.json").write_text(json.dumps(config))
     register(config["architectures"][0])
-    vllm_config = engine_args(folder, layout).create_engine_config()
+    vllm_config = vllm_args(folder, layout, engine).create_engine_config()
+    if layout.redundant_experts:
+        # Set behind the platform's check: load balancing runs on GPUs only, its shapes are the same here.
+        vllm_config.parallel_config.enable_eplb = True
+        vllm_config.parallel_config.eplb_config.num_redundant_experts = layout.redundant_experts
     with (
         stand_ins(layout, rank),
         set_current_vllm_config(vllm_config),
         torch.device("meta"),
         set_default_torch_dtype(torch.bfloat16),
     ):
-        return initialize_model(vllm_config=vllm_config, model_config=vllm_config.model_config)
+        model = initialize_model(vllm_config=vllm_config, model_config=vllm_config.model_config)
+    return model, vllm_config
 
 
 def register(architecture: str) -> None:
@@ -94,25 +109,20 @@ def register(architecture: str) -> None:
     ModelRegistry.register_model(architecture, getattr(source, name or architecture))
 
 
-def engine_args(folder: Path, layout: Layout) -> EngineArgs:
-    balanced = (
-        {"enable_eplb": True, "eplb_config": {"num_redundant_experts": layout.redundant_experts}}
-        if layout.redundant_experts
-        else {}
-    )
-    return EngineArgs(
+def vllm_args(folder: Path, layout: Layout, engine: EngineArgs) -> VllmEngineArgs:
+    return VllmEngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
         load_format="dummy",
         dtype="bfloat16",
-        max_model_len=256,
+        max_model_len=engine.max_model_len,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
         tensor_parallel_size=layout.tensor,
         pipeline_parallel_size=layout.pipeline,
         data_parallel_size=layout.data,
         enable_expert_parallel=layout.expert,
         expert_placement_strategy=layout.expert_placement,
         distributed_executor_backend="mp",
-        **balanced,
     )
 
 
