@@ -58,6 +58,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
     mended, remarks = mend_dtype(spec, wishes.arguments, wishes.engine_version)
     merged, sources = _merge(spec, mended, wishes)
     _check_length(spec, merged.get("max_model_len"))
+    _check_quantization(spec, merged.get("quantization"))
     _check_gpu_type(cluster, wishes.constraints.gpu_type)
     return PlanRequest(
         spec=spec,
@@ -84,6 +85,22 @@ def _check_length(spec: ModelSpec, length: int | None) -> None:
             f"max_model_len is {length:,}, and {spec.name} is made for {spec.max_model_len:,} tokens at "
             "most: vLLM refuses more"
         )
+
+
+def _check_quantization(spec: ModelSpec, wanted: str | None) -> None:
+    """vLLM refuses a method that is not the checkpoint's own (`ModelConfig._verify_quantization`)."""
+    stored = spec.quantization.method if spec.quantization else None
+    if wanted is None or stored is None or _family(wanted) == _family(stored):
+        return
+    raise ConfigError(
+        f"quantization is {wanted!r}, but {spec.checkpoint or spec.name} is stored as {stored!r}: "
+        "leave quantization out"
+    )
+
+
+def _family(method: str) -> str:
+    """Kernels of one format share its name: awq and awq_marlin, gptq and gptq_marlin."""
+    return method.removesuffix("_marlin").removeprefix("auto_")
 
 
 def _check_gpu_type(cluster: ClusterSnapshot, gpu_type: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.catalog.entries import CatalogEntry, Preset
 from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.cluster.snapshot import ClusterSnapshot
+from orchestrator.units import GIB
 
 # A preset's degrees are what the planner should find by itself; tests hold that it does.
 _LAYOUT = {
@@ -40,4 +41,4 @@ def engine_settings(preset: Preset) -> dict[str, Any]:
 def _family(gpu_name: str) -> tuple[str, int]:
     """SXM and PCIe cards of one generation and size are one family."""
     gpu = resolve_gpu(gpu_name)
-    return gpu.ray_accelerator_type or gpu.name, round(gpu.memory_bytes / 10**10)
+    return gpu.ray_accelerator_type or gpu.name, round(gpu.memory_bytes / (10 * GIB))

@@ -138,7 +138,7 @@ def test_stages_are_uneven_where_the_last_is_tight() -> None:
         "max_model_len": 2048,
         "max_num_seqs": 16,
     }
-    plan = smallest_that_fits("llama-3-70b", "4xL40S", [36 + n / 10 for n in range(60)], **degrees)
+    plan = smallest_that_fits("llama-3.1-70b", "4xL40S", [36 + n / 10 for n in range(60)], **degrees)
     sizes = [int(size) for size in plan.engine.env["VLLM_PP_LAYER_PARTITION"].split(",")]
     assert sum(sizes) == 80
     assert sizes[-1] < max(sizes)
@@ -146,7 +146,7 @@ def test_stages_are_uneven_where_the_last_is_tight() -> None:
 
 
 def test_stages_are_the_engines_own_where_there_is_room() -> None:
-    plan = planned("llama-3-70b", "8xL40S", tensor_parallel_size=1, pipeline_parallel_size=8)
+    plan = planned("llama-3.1-70b", "8xL40S", tensor_parallel_size=1, pipeline_parallel_size=8)
     assert "VLLM_PP_LAYER_PARTITION" not in plan.engine.env
 
 

@@ -96,7 +96,7 @@ def test_mixtral_8x22b_on_three_gpus_needs_stages() -> None:
 
 def test_a_70b_model_in_16_bits_does_not_fit_one_h100() -> None:
     with pytest.raises(NoFeasiblePlan, match="llama-3-70b"):
-        planned("llama-3-70b", "1xH100-PCIe")
+        planned("meta-llama/Meta-Llama-3-70B-Instruct", "1xH100-PCIe")
 
 
 def test_data_parallel_attention_is_named_but_not_recommended() -> None:
@@ -141,7 +141,7 @@ def test_the_choice_is_explained_by_the_bytes_it_moves() -> None:
 
 def test_no_feasible_plan_names_the_nearest_miss_and_what_was_found_to_work() -> None:
     with pytest.raises(NoFeasiblePlan) as failure:
-        planned("mixtral-8x22b", "2xH100")
+        planned("mixtral-8x22b-base", "2xH100")
     text = str(failure.value)
     assert "GiB short" in text
     assert "FP8 weights" in text
@@ -152,4 +152,4 @@ def test_no_feasible_plan_names_the_nearest_miss_and_what_was_found_to_work() ->
 
 def test_the_ways_out_really_work() -> None:
     """What the message for Mixtral 8x22B on two H100s suggests is planned without complaint."""
-    assert planned("mixtral-8x22b", "2xH100", quantization="fp8").parallelism.num_gpus == 2
+    assert planned("mixtral-8x22b-base", "2xH100", quantization="fp8").parallelism.num_gpus == 2
