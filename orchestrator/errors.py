@@ -26,6 +26,10 @@ class UnknownGpu(ConfigError):
     """A GPU name outside the catalogue; the text suggests near names."""
 
 
+class CheckpointUnavailable(OrchestratorError):
+    """A checkpoint that cannot be fetched, built or kept here; the text gives the cause and the way out."""
+
+
 class NoFeasiblePlan(OrchestratorError):
     """No layout fits; `reasons` keeps one sentence for each candidate that was refused."""
 

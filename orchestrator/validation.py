@@ -16,9 +16,7 @@ def read_text(path: Path, max_bytes: int, kind: str) -> str:
             raise ConfigError(f"{path}: is a folder; name a {kind} in it")
         size_bytes = path.stat().st_size
         if size_bytes > max_bytes:
-            raise ConfigError(
-                f"{path}: {size_bytes} bytes is too much for a {kind}; the limit is {max_bytes}"
-            )
+            raise ConfigError(f"{path}: {size_bytes} bytes is too much for a {kind}; the limit is {max_bytes}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None

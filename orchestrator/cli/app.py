@@ -7,7 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import plan, plan_diff
+from orchestrator.cli import chat, delete, deploy, logs, models, plan, plan_diff, status
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -34,8 +34,17 @@ def _root(
     """Plan, deploy and watch Mixture-of-Experts models on Ray."""
 
 
+_ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
+
 app.command("plan", context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
 app.command("plan-diff")(plan_diff.plan_diff)
+app.command(help=models.HELP)(models.models)
+app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
+app.command(help=status.HELP)(status.status)
+app.command(help=chat.HELP)(chat.chat)
+app.command(help=logs.HELP)(logs.logs)
+app.command(help=delete.DELETE_HELP)(delete.delete)
+app.command(help=delete.DOWN_HELP)(delete.down)
 
 
 def main() -> None:
@@ -44,4 +53,7 @@ def main() -> None:
         app()
     except OrchestratorError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("error: interrupted", err=True, fg="red")
         sys.exit(1)

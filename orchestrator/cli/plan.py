@@ -38,9 +38,7 @@ _ANY_CLUSTER = "1xH100"
 
 # Engine arguments are not options of this command: they come in among the words, and are read there.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
-EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(
-    f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS
-)
+EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS)
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,7 @@ class Asked:
 def plan(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="MODEL [ENGINE ARGUMENTS]", help="Short name, Hugging Face id, folder or file."
-        ),
+        typer.Argument(metavar="MODEL [ENGINE ARGUMENTS]", help="Short name, Hugging Face id, folder or file."),
     ] = None,
     cluster: Annotated[Path | None, typer.Option(help="A cluster file: plain, or Ray's.")] = None,
     gpus: Annotated[str | None, typer.Option(help="A cluster in a word: 16xH100, 6+6+4xH100.")] = None,

@@ -91,9 +91,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a cluster file is a mapping with `nodes` or `provider` at its top")
     if "nodes" not in document and "provider" not in document:
-        raise ConfigError(
-            f"{path}: neither `nodes` (a plain cluster file) nor `provider` (a Ray one) at its top"
-        )
+        raise ConfigError(f"{path}: neither `nodes` (a plain cluster file) nor `provider` (a Ray one) at its top")
     return document
 
 
@@ -127,9 +125,7 @@ def _ssh_hosts(cluster: RayCluster) -> Iterator[tuple[str, Hardware]]:
     addresses = (provider.head_ip, *provider.worker_ips)
     unknown = sorted(set(provider.orchestrator.nodes) - set(addresses))
     if unknown:
-        raise ConfigError(
-            f"provider.orchestrator.nodes.{unknown[0]}: is neither head_ip nor among worker_ips"
-        )
+        raise ConfigError(f"provider.orchestrator.nodes.{unknown[0]}: is neither head_ip nor among worker_ips")
     for address in addresses:
         override = provider.orchestrator.nodes.get(address, HardwareOverride())
         hardware = _merge(f"provider.orchestrator.nodes.{address}", provider.orchestrator, override)
@@ -156,9 +152,7 @@ def _num_nodes(cluster: RayCluster, type_name: str, node_type: RayNodeType) -> i
     if node_type.max_workers is not None:
         return min(node_type.max_workers, most)
     if cluster.max_workers is None:
-        raise ConfigError(
-            f"available_node_types.{type_name}.max_workers: missing, as is the cluster's max_workers"
-        )
+        raise ConfigError(f"available_node_types.{type_name}.max_workers: missing, as is the cluster's max_workers")
     return most
 
 

@@ -112,13 +112,7 @@ class RankMemory(_Document):
 
     @property
     def accounted_bytes(self) -> int:
-        return (
-            self.weights_bytes
-            + self.kv_cache_bytes
-            + self.activation_bytes
-            + self.overhead_bytes
-            + self.free_bytes
-        )
+        return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes + self.overhead_bytes + self.free_bytes
 
     @property
     def headroom(self) -> float:
@@ -219,9 +213,7 @@ class Plan(_Document):
         differences = cluster_differences(self.cluster, now)
         if differences:
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise StalePlan(
-                f"the cluster has changed since it was planned: {differences[0]}{more}; plan again"
-            )
+            raise StalePlan(f"the cluster has changed since it was planned: {differences[0]}{more}; plan again")
 
 
 def cluster_differences(planned: PlannedCluster, now: PlannedCluster) -> tuple[str, ...]:

@@ -30,10 +30,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     for rank in plan.ranks:
         memory = rank.memory
         if memory.accounted_bytes != memory.capacity_bytes:
-            yield (
-                f"{_who(rank)} accounts for {memory.accounted_bytes} bytes "
-                f"of a GPU with {memory.capacity_bytes}"
-            )
+            yield (f"{_who(rank)} accounts for {memory.accounted_bytes} bytes of a GPU with {memory.capacity_bytes}")
 
 
 def _gpus(plan: Plan) -> Iterator[str]:
@@ -65,8 +62,7 @@ def _grid(plan: Plan) -> Iterator[str]:
         for tensor in range(degrees.tensor)
     }
     placed = Counter(
-        (rank.replica, rank.rank, rank.data_rank, rank.pipeline_stage, rank.tensor_rank)
-        for rank in plan.ranks
+        (rank.replica, rank.rank, rank.data_rank, rank.pipeline_stage, rank.tensor_rank) for rank in plan.ranks
     )
     for place in sorted(expected - set(placed)):
         yield f"replica {place[0]} lacks rank {place[1]} (data, stage, tensor {place[2:]})"

@@ -131,9 +131,7 @@ def _dtype_rule(arguments: Mapping[str, Any], version: str) -> EngineRule | None
     return next(iter(matching_rules({"dtype": arguments["dtype"]}, ENGINE, version)), None)
 
 
-def _merge(
-    spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _merge(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> tuple[dict[str, Any], dict[str, str]]:
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     defaults = {} if wishes.whole_command else _planner_defaults(spec, wishes.constraints)

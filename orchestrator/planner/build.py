@@ -117,11 +117,7 @@ def _experts(
     spec: ModelSpec, layout: Layout, layers: tuple[int, int], tensor_rank: int, data_rank: int
 ) -> tuple[int, ...] | None:
     """Experts by the model's own numbers; the engine's redundant copies begin again at expert 0."""
-    if (
-        spec.moe is None
-        or not layout.expert
-        or not any(layer.sparse for layer in spec.layers[slice(*layers)])
-    ):
+    if spec.moe is None or not layout.expert or not any(layer.sparse for layer in spec.layers[slice(*layers)]):
         return None
     held = layout.local_experts(spec.moe.num_experts, tensor_rank, data_rank)
     return tuple(expert % spec.moe.num_experts for expert in held)
@@ -163,9 +159,7 @@ def _engine(request: PlanRequest, winner: Contender) -> PlannedEngine:
     env = dict(request.env)
     if layout.layers_per_stage is not None:
         env["VLLM_PP_LAYER_PARTITION"] = ",".join(str(size) for size in layout.layers_per_stage)
-    return PlannedEngine(
-        name=ENGINE, version=request.engine_version, args=_engine_args(request, winner), env=env
-    )
+    return PlannedEngine(name=ENGINE, version=request.engine_version, args=_engine_args(request, winner), env=env)
 
 
 def _engine_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:

@@ -106,9 +106,7 @@ def _room(request: PlanRequest, candidate: Candidate) -> Refusal | None:
     gpus = needed * layout.tensor
     most = request.gpus_at_most(pool.num_gpus)
     if gpus > most:
-        return Refusal(
-            "not_enough_gpus", f"needs {gpus} GPUs, and {most} of {pool.describe()} are free to use"
-        )
+        return Refusal("not_enough_gpus", f"needs {gpus} GPUs, and {most} of {pool.describe()} are free to use")
     if not candidate.straddles and not _inside_groups(request, candidate):
         groups = pool.node_groups(layout.tensor)
         return Refusal(

@@ -117,9 +117,7 @@ def _could_help(result: Fit | Refusal, stages: list[Stage]) -> bool:
     pool_bytes = sum(budget.kv_cache_bytes for budget, _ in stages)
     if isinstance(result, Refusal):
         return pool_bytes > 0
-    taken_bytes = sum(
-        budget.capacity_bytes - budget.kv_cache_bytes - budget.free_bytes for budget, _ in stages
-    )
+    taken_bytes = sum(budget.capacity_bytes - budget.kv_cache_bytes - budget.free_bytes for budget, _ in stages)
     return result.headroom < SMOKE_TEST_BELOW <= pool_bytes / taken_bytes
 
 
@@ -153,9 +151,7 @@ def _stages(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs
     return [_tightest(spec, layout, stage, kinds, engine) for stage, kinds in enumerate(gpus)]
 
 
-def _tightest(
-    spec: ModelSpec, layout: Layout, stage: int, gpus: tuple[GpuSpec, ...], engine: EngineArgs
-) -> Stage:
+def _tightest(spec: ModelSpec, layout: Layout, stage: int, gpus: tuple[GpuSpec, ...], engine: EngineArgs) -> Stage:
     """Rank 0 of a stage holds at least as many experts as any other."""
     budgets = [(rank_budget(spec, layout, stage, 0, 0, engine, gpu), gpu) for gpu in gpus]
     return min(budgets, key=lambda pair: (pair[0].kv_cache_bytes, pair[1].name))
@@ -167,9 +163,7 @@ def _too_heavy(layout: Layout, stage: int, budget: MemoryBudget, gpu: GpuSpec, e
     need = f"{where} needs {format_bytes(taken)} ({format_bytes(budget.weights_bytes)} of weights)"
     if engine.kv_cache_memory_bytes is not None:
         pool, usable = engine.kv_cache_memory_bytes, gpu.memory_bytes
-        have = (
-            f"{format_bytes(pool)} of KV cache were asked for, and one {gpu.name} is {format_bytes(usable)}"
-        )
+        have = f"{format_bytes(pool)} of KV cache were asked for, and one {gpu.name} is {format_bytes(usable)}"
     else:
         pool, usable = 0, gpu.memory_bytes - budget.free_bytes
         have = f"{engine.gpu_memory_utilization:g} of one {gpu.name} is {format_bytes(usable)}"
@@ -220,9 +214,7 @@ def rebalanced(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineA
     return replace(layout, layers_per_stage=tuple(sizes))
 
 
-def _room(
-    spec: ModelSpec, layout: Layout, sizes: list[int], gpus: StageGpus, engine: EngineArgs
-) -> list[float]:
+def _room(spec: ModelSpec, layout: Layout, sizes: list[int], gpus: StageGpus, engine: EngineArgs) -> list[float]:
     """KV pool for each layer of a stage: what decides how many tokens the stage holds."""
     custom = replace(layout, layers_per_stage=tuple(sizes))
     pools = [budget.kv_cache_bytes for budget, _ in _stages(spec, custom, gpus, engine)]

@@ -34,9 +34,7 @@ class Refusal:
     missing_bytes: int | None = None
 
 
-def refuse(
-    spec: ModelSpec, layout: Layout, quantization: Quantization | None, by_choice: bool
-) -> Refusal | None:
+def refuse(spec: ModelSpec, layout: Layout, quantization: Quantization | None, by_choice: bool) -> Refusal | None:
     """The first rule that the layout breaks, or None.
 
     `by_choice` says that the user fixed the layout: then a layout that vLLM builds, though badly, passes.
@@ -44,9 +42,7 @@ def refuse(
     return next(_refusals(spec, layout, quantization, by_choice), None)
 
 
-def _refusals(
-    spec: ModelSpec, layout: Layout, quantization: Quantization | None, by_choice: bool
-) -> Iterator[Refusal]:
+def _refusals(spec: ModelSpec, layout: Layout, quantization: Quantization | None, by_choice: bool) -> Iterator[Refusal]:
     yield from _stages(spec, layout)
     yield from _heads(spec, layout)
     yield from _experts(spec, layout)
@@ -56,9 +52,7 @@ def _refusals(
 
 def _stages(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
     if layout.pipeline > spec.num_layers:
-        yield Refusal(
-            "more_stages_than_layers", f"{layout.pipeline} stages, but only {spec.num_layers} layers to hold"
-        )
+        yield Refusal("more_stages_than_layers", f"{layout.pipeline} stages, but only {spec.num_layers} layers to hold")
 
 
 def _heads(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
@@ -110,18 +104,14 @@ def _decode_context(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
             )
 
 
-def _widths(
-    spec: ModelSpec, cut: Cut, quantization: Quantization | None, by_choice: bool
-) -> Iterator[Refusal]:
+def _widths(spec: ModelSpec, cut: Cut, quantization: Quantization | None, by_choice: bool) -> Iterator[Refusal]:
     refusal = _width_refusal(spec, cut, quantization, by_choice)
     if refusal is not None:
         yield refusal
 
 
 @lru_cache(maxsize=4096)
-def _width_refusal(
-    spec: ModelSpec, cut: Cut, quantization: Quantization | None, by_choice: bool
-) -> Refusal | None:
+def _width_refusal(spec: ModelSpec, cut: Cut, quantization: Quantization | None, by_choice: bool) -> Refusal | None:
     for name, weight in _named_weights(spec):
         try:
             rows, columns = shard_shape(weight, cut)

@@ -31,10 +31,7 @@ def _between(c: Contender) -> str:
 
 
 def _mixed(c: Contender) -> str:
-    return (
-        f"no single kind of GPU suffices: {c.candidate.pool.describe()} work in step, "
-        "at the pace of the slowest"
-    )
+    return f"no single kind of GPU suffices: {c.candidate.pool.describe()} work in step, at the pace of the slowest"
 
 
 def _lowered(c: Contender) -> str:

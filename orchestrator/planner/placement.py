@@ -49,8 +49,7 @@ def place(
     `in_order` fills node after node as given, where the order of the nodes means something.
     """
     shelves = [
-        _Shelf(order, node, deque(_cut(node, group_size, whole_islands_only)))
-        for order, node in enumerate(nodes)
+        _Shelf(order, node, deque(_cut(node, group_size, whole_islands_only))) for order, node in enumerate(nodes)
     ]
     if sum(len(shelf.groups) for shelf in shelves) < groups_per_replica * replicas:
         return None
@@ -140,9 +139,7 @@ def place_straddling(
     for parts in range(2, group_size + 1):
         if group_size % parts:
             continue
-        pieces = place(
-            nodes, group_size // parts, groups_per_replica * parts, replicas, whole_islands_only=False
-        )
+        pieces = place(nodes, group_size // parts, groups_per_replica * parts, replicas, whole_islands_only=False)
         if pieces is not None:
             return tuple(_join(replica, parts) for replica in pieces)
     return None

@@ -37,9 +37,7 @@ def parallelism_of(layout: Layout, replicas: int) -> Parallelism:
 def _entry(winner: Contender, candidate: Candidate, layout: Layout, code: str, reason: str) -> Rejected:
     several = len(winner.request.cluster.kinds) > 1
     where = f"on {candidate.pool.describe()}: " if several else ""
-    return Rejected(
-        parallelism=parallelism_of(layout, winner.request.replicas), code=code, reason=where + reason
-    )
+    return Rejected(parallelism=parallelism_of(layout, winner.request.replicas), code=code, reason=where + reason)
 
 
 def _outranked(winner: Contender, loser: Contender) -> Rejected:
@@ -66,9 +64,7 @@ def _data_parallel(winner: Contender) -> Iterator[Rejected]:
         other = replace(layout, tensor=layout.tensor // data, data=data, expert=True, decode_context=1)
         result = _data_parallel_result(winner, other)
         if isinstance(result, Fit):
-            yield _entry(
-                winner, winner.candidate, other, "data_parallel_not_deployable", _attention(result, data)
-            )
+            yield _entry(winner, winner.candidate, other, "data_parallel_not_deployable", _attention(result, data))
         else:
             yield _entry(winner, winner.candidate, other, result.code, result.reason)
 

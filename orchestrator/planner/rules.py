@@ -25,18 +25,14 @@ def broken_rule(request: PlanRequest, candidate: Candidate) -> Refusal | None:
 def rule_warnings(request: PlanRequest, candidate: Candidate) -> tuple[tuple[str, str], ...]:
     """(code, sentence) of every warning, once each."""
     found = {
-        rule.code: rule.sentence(facts)
-        for rule, facts in _matches(request, candidate)
-        if rule.severity == "warning"
+        rule.code: rule.sentence(facts) for rule, facts in _matches(request, candidate) if rule.severity == "warning"
     }
     return tuple(found.items())
 
 
 def _matches(request: PlanRequest, candidate: Candidate) -> list[tuple[EngineRule, dict[str, Fact]]]:
     every = [facts_of(request, candidate, gpu) for gpu in candidate.pool.gpus]
-    return [
-        (rule, facts) for facts in every for rule in matching_rules(facts, ENGINE, request.engine_version)
-    ]
+    return [(rule, facts) for facts in every for rule in matching_rules(facts, ENGINE, request.engine_version)]
 
 
 def facts_of(request: PlanRequest, candidate: Candidate, gpu: GpuSpec) -> dict[str, Fact]:
@@ -62,8 +58,7 @@ def _model_facts(request: PlanRequest) -> dict[str, Fact]:
         "model": spec.name,
         "is_moe": spec.is_moe,
         "is_mla": latent,
-        "is_sparse_attention": isinstance(spec.attention, LatentAttention)
-        and spec.attention.indexer is not None,
+        "is_sparse_attention": isinstance(spec.attention, LatentAttention) and spec.attention.indexer is not None,
         "trust_remote_code": request.trust_remote_code,
     }
 

@@ -25,12 +25,7 @@ def stage_gpus(candidate: Candidate, replicas: int) -> tuple[tuple[GpuSpec, ...]
     if placed is None:
         return (pool.gpus,) * layout.pipeline
     kinds = [
-        {
-            seat.node.kind
-            for replica in placed
-            for group in replica[stage :: layout.pipeline]
-            for seat in group
-        }
+        {seat.node.kind for replica in placed for group in replica[stage :: layout.pipeline] for seat in group}
         for stage in range(layout.pipeline)
     ]
     return tuple(tuple(gpu_of(kind) for kind in sorted(stage)) for stage in kinds)

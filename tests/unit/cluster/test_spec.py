@@ -33,9 +33,7 @@ def test_a_word_makes_nodes_of_eight_or_of_the_sizes_it_lists(text: str, expecte
     assert sizes(text) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "H100", "xH100", "16H100", "16x", "-1xH100", "1.5xH100", "0xH100", "6+0xH100"]
-)
+@pytest.mark.parametrize("text", ["", "H100", "xH100", "16H100", "16x", "-1xH100", "1.5xH100", "0xH100", "6+0xH100"])
 def test_a_word_that_is_no_cluster_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigError, match="--gpus"):
         parse_gpus(text)

@@ -31,11 +31,7 @@ def test_a_sound_plan_has_no_problems() -> None:
         ("GPU 4 of a, which has 4", {"ranks": with_rank(3, gpu_index=4)}),
         (
             "but a GPU of node a has 100",
-            {
-                "ranks": with_rank(
-                    0, memory=MEMORY.model_copy(update={"free_bytes": 11, "capacity_bytes": 101})
-                )
-            },
+            {"ranks": with_rank(0, memory=MEMORY.model_copy(update={"free_bytes": 11, "capacity_bytes": 101}))},
         ),
         ("lacks rank 3", {"ranks": with_rank(3)[:3]}),
         ("has no place for", {"parallelism": Parallelism(tensor=2, pipeline=1, expert=True)}),
@@ -64,9 +60,7 @@ def test_each_imbalance_is_found_and_named(expected: str, changes: dict[str, Any
 
 def test_replicas_must_hold_the_same_layers() -> None:
     second = tuple(rank(n, replica=1, node="b", layers=((0, 3), (3, 6))[n // 2]) for n in range(4))
-    both = plan(
-        ranks=(*with_rank(0), *second), parallelism=Parallelism(tensor=2, pipeline=2, expert=True, replicas=2)
-    )
+    both = plan(ranks=(*with_rank(0), *second), parallelism=Parallelism(tensor=2, pipeline=2, expert=True, replicas=2))
     assert any("different layers" in problem for problem in problems(both))
 
 

@@ -17,9 +17,7 @@ from orchestrator.planner.presets import engine_settings, preset_for
 PRESETS = [(entry, preset) for entry in load_catalog().entries for preset in entry.presets]
 
 
-@pytest.mark.parametrize(
-    ("entry", "preset"), PRESETS, ids=[f"{entry.name}-{preset.gpu}" for entry, preset in PRESETS]
-)
+@pytest.mark.parametrize(("entry", "preset"), PRESETS, ids=[f"{entry.name}-{preset.gpu}" for entry, preset in PRESETS])
 def test_the_planner_finds_the_degrees_of_every_preset_by_itself(entry: CatalogEntry, preset: Preset) -> None:
     """And uses its settings; nothing of the preset is lost."""
     cluster = parse_gpus(f"{preset.num_gpus}x{preset.gpu}")

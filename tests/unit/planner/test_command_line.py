@@ -147,8 +147,7 @@ def test_a_command_for_more_gpus_than_there_are_says_so() -> None:
 
 def test_a_custom_division_of_layers_comes_from_the_environment() -> None:
     plan = plan_of(
-        "VLLM_PP_LAYER_PARTITION=30,31 vllm serve moonshotai/Kimi-K2-Instruct -tp 8 -pp 2 "
-        "--max-model-len 32768",
+        "VLLM_PP_LAYER_PARTITION=30,31 vllm serve moonshotai/Kimi-K2-Instruct -tp 8 -pp 2 --max-model-len 32768",
         "16xH100",
     )
     assert [rank.layers for rank in plan.ranks if rank.tensor_rank == 0] == [(0, 30), (30, 61)]
@@ -181,8 +180,7 @@ def test_redundant_experts_are_placed_and_need_the_balancer() -> None:
 def test_round_robin_placement_deals_experts_out_where_vllm_would() -> None:
     """DeepSeek has expert groups; Mixtral has none, and vLLM falls back to linear there."""
     dealt = plan_of(
-        "vllm serve deepseek-ai/DeepSeek-V3.2 -tp 8 -ep --expert-placement-strategy round_robin "
-        "--max-model-len 8192",
+        "vllm serve deepseek-ai/DeepSeek-V3.2 -tp 8 -ep --expert-placement-strategy round_robin --max-model-len 8192",
         "8xH200",
     )
     assert dealt.ranks[0].experts == tuple(range(0, 256, 8))

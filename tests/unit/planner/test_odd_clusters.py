@@ -104,9 +104,7 @@ def test_tensor_groups_stay_inside_nvlink_islands() -> None:
 
 def test_replicas_are_spread_over_failure_domains() -> None:
     cluster = parse_gpus("32xH100")
-    racks = tuple(
-        replace(node, failure_domain=f"rack-{index // 2}") for index, node in enumerate(cluster.nodes)
-    )
+    racks = tuple(replace(node, failure_domain=f"rack-{index // 2}") for index, node in enumerate(cluster.nodes))
     spread = ClusterSnapshot("racks", racks)
     plan = planned(
         "mixtral-8x22b",

@@ -157,8 +157,7 @@ def test_the_books_of_every_plan_balance(request: PlanRequest) -> None:
 def test_more_memory_never_turns_fit_into_unfit(request: PlanRequest, more_gib: int) -> None:
     assume(search(request).winner is not None)
     larger = tuple(
-        replace(node, gpu_memory_bytes=node.gpu_memory_bytes + more_gib * 2**30)
-        for node in request.cluster.nodes
+        replace(node, gpu_memory_bytes=node.gpu_memory_bytes + more_gib * 2**30) for node in request.cluster.nodes
     )
     assert search(replace(request, cluster=replace(request.cluster, nodes=larger))).winner is not None
 

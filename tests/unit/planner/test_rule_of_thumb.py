@@ -31,9 +31,7 @@ def rule(model: str, gpus: str) -> RuleOfThumb:
 
 
 @pytest.mark.parametrize(("model", "rows", "too_small"), TABLE)
-def test_the_rule_reproduces_every_row_of_the_table(
-    model: str, rows: tuple[str, ...], too_small: str
-) -> None:
+def test_the_rule_reproduces_every_row_of_the_table(model: str, rows: tuple[str, ...], too_small: str) -> None:
     assert [rule(model, gpus).fits for gpus in rows] == [True, True, True]
     assert not rule(model, too_small).fits
 
@@ -48,9 +46,7 @@ def test_the_exact_figure_confirms_every_row(model: str, rows: tuple[str, ...], 
 
 def test_where_the_exact_figure_contradicts_the_rule_it_says_why() -> None:
     """Kimi K2 on 8 × H200 with a short context: no by the rule, yes in fact."""
-    request = build_request(
-        resolve_model("kimi-k2"), parse_gpus("8xH200"), Wishes(arguments={"max_model_len": 8192})
-    )
+    request = build_request(resolve_model("kimi-k2"), parse_gpus("8xH200"), Wishes(arguments={"max_model_len": 8192}))
     figures = rule_of_thumb(request.spec, request.quantization, request.cluster)
     assert not figures.fits
     assert search(request).winner is not None
