@@ -111,8 +111,16 @@ def local_model(path: Path) -> ModelSpec:
     if not file.is_file():
         raise ConfigError(f"{path} is a folder without a config.json")
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-    spec = ModelSpec.from_hf(load_document(file), name=name, source=str(file))
+    config = _with_scheme_beside(load_document(file), file.with_name("hf_quant_config.json"))
+    spec = ModelSpec.from_hf(config, name=name, source=str(file))
     return replace(spec, checkpoint=str(file.parent))
+
+
+def _with_scheme_beside(config: Mapping[str, Any], scheme: Path) -> Mapping[str, Any]:
+    """ModelOpt's checkpoints describe their quantisation in a file of its own."""
+    if "quantization_config" in config or not scheme.is_file():
+        return config
+    return {**config, "quantization_config": {"quant_method": "modelopt", **load_document(scheme)}}
 
 
 def _all_names(catalog: Catalog) -> tuple[str, ...]:
