@@ -11,11 +11,12 @@ import yaml
 
 from orchestrator.catalog.entries import CatalogEntry
 from orchestrator.catalog.models import ModelSpec
-from orchestrator.catalog.registry import load_catalog, resolve_model
+from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli import plan_view
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import load_cluster, parse_gpus
-from orchestrator.errors import ConfigError, NoFeasiblePlan
+from orchestrator.deploy.cluster import find_cluster
+from orchestrator.errors import ClusterUnavailable, ConfigError, NoFeasiblePlan
 from orchestrator.plan import Constraints, Objective, Plan, verify
 from orchestrator.planner.advice import no_feasible_plan
 from orchestrator.planner.arguments import Wishes, build_request
@@ -32,6 +33,8 @@ from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.rule_of_thumb import disagreement, rule_of_thumb
 from orchestrator.planner.search import Found, search
 from orchestrator.planner.what_if import what_if
+from orchestrator.probes.hugging_face import find_model
+from orchestrator.probes.ray_cluster import snapshot_from
 
 # What `--what-if` plans for where no cluster is named; its GPUs are not looked at.
 _ANY_CLUSTER = "1xH100"
@@ -50,6 +53,20 @@ class Asked:
     whole_command: bool
 
 
+@dataclass(frozen=True)
+class Where:
+    """The cluster as it was named."""
+
+    file: Path | None
+    gpus: str | None
+    live: bool
+    address: str | None
+
+    @property
+    def options(self) -> tuple[tuple[str, bool], ...]:
+        return (("--cluster", self.file is not None), ("--gpus", self.gpus is not None), ("--live", self.live))
+
+
 def plan(
     words: Annotated[
         list[str] | None,
@@ -57,6 +74,8 @@ def plan(
     ] = None,
     cluster: Annotated[Path | None, typer.Option(help="A cluster file: plain, or Ray's.")] = None,
     gpus: Annotated[str | None, typer.Option(help="A cluster in a word: 16xH100, 6+6+4xH100.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the running Ray cluster what it has.")] = False,
+    address: Annotated[str | None, typer.Option(help="With --live: Ray's dashboard.")] = None,
     from_command: Annotated[str | None, typer.Option(help="Check a whole `vllm serve …` command.")] = None,
     objective: Annotated[str, typer.Option(help="throughput, latency or cost.")] = "throughput",
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests of full length at once.")] = None,
@@ -77,7 +96,7 @@ def plan(
     `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
     """
     asked = _asked(words or [], from_command)
-    machines = _machines(cluster, gpus, which_gpus)
+    machines = _machines(Where(cluster, gpus, live, address), which_gpus)
     constraints = Constraints(concurrency=concurrency, gpus=use_gpus, gpu_type=gpu_type, replicas=replicas)
     request = _request(asked, machines, _objective(objective), constraints, catalog)
     if which_gpus:
@@ -118,16 +137,31 @@ def _asked(words: list[str], from_command: str | None) -> Asked:
     return Asked(command.model, command, False)
 
 
-def _machines(cluster: Path | None, gpus: str | None, any_will_do: bool) -> ClusterSnapshot:
-    if cluster is not None and gpus is not None:
-        raise ConfigError("say either --cluster or --gpus, not both")
-    if cluster is not None:
-        return load_cluster(cluster)
-    if gpus is not None:
-        return parse_gpus(gpus)
+def _machines(where: Where, any_will_do: bool) -> ClusterSnapshot:
+    named = [option for option, given in where.options if given]
+    if len(named) > 1:
+        raise ConfigError(f"name one cluster, not several: {' and '.join(named)}")
+    if where.live:
+        return _live_cluster(where.address)
+    if where.file is not None:
+        return load_cluster(where.file)
+    if where.gpus is not None:
+        return parse_gpus(where.gpus)
     if any_will_do:
         return parse_gpus(_ANY_CLUSTER)
-    raise ConfigError("name a cluster: --gpus 16xH100 or --cluster FILE; --what-if lists GPUs that would do")
+    raise ConfigError("name a cluster: --gpus 16xH100, --cluster FILE or --live; --what-if lists GPUs that would do")
+
+
+def _live_cluster(address: str | None) -> ClusterSnapshot:
+    """The Ray that `address` names, else the one that commands find by themselves."""
+    found = find_cluster(address)
+    if found is None:
+        raise ClusterUnavailable("no Ray cluster was found; name its dashboard with --address, or use --gpus")
+    api = found.api()
+    try:
+        return snapshot_from(found.dashboard_url, *api.node_rows())
+    finally:
+        api.close()
 
 
 def _objective(text: str) -> Objective:
@@ -162,7 +196,7 @@ def _request(
 def _model(name: str, catalog: Path | None) -> tuple[ModelSpec, CatalogEntry | None]:
     known = load_catalog(catalog)
     found = known.find(name)
-    return resolve_model(name, known), found[0] if found else None
+    return find_model(name, known), found[0] if found else None
 
 
 def _plan(request: PlanRequest, found: Found, show_all: bool) -> Plan:

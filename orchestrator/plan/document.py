@@ -59,14 +59,13 @@ class PlannedCluster(_Document):
 
 
 class Constraints(_Document):
-    """What the plan had to meet; null where nothing was asked for."""
+    """What the plan had to meet; null where nothing was asked for. `concurrency` is requests of full length."""
 
     max_model_len: Degree | None = None
     concurrency: Degree | None = None
     gpus: Degree | None = None
     gpu_type: str | None = None
     replicas: Degree | None = None
-    allow_smoke_test: bool = True
 
 
 class Parallelism(_Document):

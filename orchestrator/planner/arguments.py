@@ -66,7 +66,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         cluster=cluster,
         engine=EngineArgs(**{name: value for name, value in merged.items() if name not in _APART}),
         objective=wishes.objective,
-        constraints=wishes.constraints,
+        constraints=wishes.constraints.model_copy(update={"max_model_len": mended.get("max_model_len")}),
         fixed=_fixed(spec, mended, wishes),
         engine_version=wishes.engine_version,
         max_model_len_given="max_model_len" in mended or "max_model_len" in wishes.preset,
@@ -134,7 +134,7 @@ def _dtype_rule(arguments: Mapping[str, Any], version: str) -> EngineRule | None
 def _merge(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> tuple[dict[str, Any], dict[str, str]]:
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    defaults = {} if wishes.whole_command else _planner_defaults(spec, wishes.constraints)
+    defaults = {} if wishes.whole_command else _planner_defaults(spec)
     layers = (
         (defaults, "planner default"),
         (wishes.preset, wishes.preset_source),
@@ -148,10 +148,10 @@ def _merge(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> tup
     return merged, sources
 
 
-def _planner_defaults(spec: ModelSpec, constraints: Constraints) -> dict[str, Any]:
+def _planner_defaults(spec: ModelSpec) -> dict[str, Any]:
     return {
         "gpu_memory_utilization": DEFAULT_UTILIZATION,
-        "max_model_len": constraints.max_model_len or min(DEFAULT_MAX_MODEL_LEN, spec.max_model_len),
+        "max_model_len": min(DEFAULT_MAX_MODEL_LEN, spec.max_model_len),
     }
 
 

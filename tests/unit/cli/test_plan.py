@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
+from orchestrator.deploy.ray_api import RayApi
 from orchestrator.plan import Plan, verify
 from tests.unit.cli.runner import Runner
 
@@ -132,7 +134,7 @@ def test_two_plans_are_compared(run: Runner, tmp_path: Path) -> None:
         (["--gpus", "16xH100"], "name a model"),
         (["kimi-k2", "--gpus", "16xH900"], "H900"),
         (["kimi-k2", "--gpus", "-16xH100"], "--gpus"),
-        (["kimi-k2", "--gpus", "16xH100", "--cluster", str(LAB)], "not both"),
+        (["kimi-k2", "--gpus", "16xH100", "--cluster", str(LAB)], "--cluster and --gpus"),
         (["kimi-k2", "--cluster", "none.yaml"], "none.yaml"),
         (["kimi-k2", "--gpus", "16xH100", "--objective", "speed"], "--objective is 'speed'"),
         (["kimi-k2", "--gpus", "16xH100", "--gpu-type", "L40S"], "L40S"),
@@ -197,3 +199,38 @@ def test_a_plan_that_is_none_is_refused_by_diff(run: Runner, tmp_path: Path) -> 
     code, _, err = run("plan-diff", tmp_path / "a", tmp_path / "a")
     assert code == 1
     assert "model: field required" in err
+
+
+def test_a_running_ray_cluster_can_be_planned_for(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the dashboard's REST API, here answered by a fake."""
+    states = [
+        {
+            "node_id": "a", "node_ip": "10.0.0.1", "state": "ALIVE", "labels": {},
+            "resources_total": {"GPU": 2.0, "accelerator_type:H100": 1.0},
+        }
+    ]  # fmt: skip
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/nodes":
+            return httpx.Response(200, json={"data": {"summary": []}})
+        return httpx.Response(200, json={"data": {"result": {"result": states}}})
+
+    class Found:
+        dashboard_url = "http://ray"
+
+        def api(self) -> RayApi:
+            return RayApi(self.dashboard_url, None, httpx.MockTransport(answer))
+
+    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: Found())
+    code, out, _ = run("plan", "mixtral-8x7b", "--live", "--json")
+    plan = Plan.from_json(out)
+    assert code == 0
+    assert {rank.node for rank in plan.ranks} == {"10.0.0.1"}
+    assert plan.sources["cluster"] == "live Ray cluster"
+
+
+def test_no_running_cluster_is_said_with_the_way_out(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: None)
+    code, _, err = run("plan", "mixtral-8x7b", "--live")
+    assert code == 1
+    assert "--address" in err
