@@ -26,6 +26,7 @@ from orchestrator.planner.command_line import (
     CommandLine,
     read_arguments,
     read_command,
+    why_unknown,
 )
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.planner.reasons import explain as explain_choice
@@ -130,8 +131,7 @@ def _asked(words: list[str], from_command: str | None) -> Asked:
         return Asked(command.model, command, True)
     command = read_arguments(words)
     if command.others:
-        unknown = next(iter(command.others)).replace("_", "-")
-        raise ConfigError(f"--{unknown} is neither an option of plan nor an engine argument it knows")
+        raise ConfigError(why_unknown(next(iter(command.others))))
     if command.model is None:
         raise ConfigError("name a model, for example: plan kimi-k2 --gpus 16xH100")
     return Asked(command.model, command, False)

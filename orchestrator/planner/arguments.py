@@ -31,10 +31,11 @@ _DEGREES = {
     "decode_context_parallel_size": "decode_context",
     "enable_expert_parallel": "expert",
 }
-_APART = {*_DEGREES, "expert_placement_strategy", "enable_eplb", "eplb_config"} | {
-    "enable_prefix_caching",
-    "trust_remote_code",
-}
+# Arguments that go to the engine as they are given.
+_VERBATIM = {"enable_eplb", "eplb_config", "speculative_config"}
+_APART = {*_DEGREES, *_VERBATIM, "expert_placement_strategy", "enable_prefix_caching", "trust_remote_code"}
+# Speculation by the model's own prediction layers; other methods bring weights of their own, or none.
+_OWN_PREDICTION = ("mtp", "deepseek_mtp", "glm4_moe_mtp")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         spec=spec,
         checkpoint=spec.checkpoint or spec.name,
         cluster=cluster,
-        engine=EngineArgs(**{name: value for name, value in merged.items() if name not in _APART}),
+        engine=_engine(merged),
         objective=wishes.objective,
         constraints=wishes.constraints.model_copy(update={"max_model_len": mended.get("max_model_len")}),
         fixed=_fixed(spec, mended, wishes),
@@ -72,11 +73,34 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         max_model_len_given="max_model_len" in mended or "max_model_len" in wishes.preset,
         exact_args=wishes.whole_command,
         enable_prefix_caching=merged.get("enable_prefix_caching", True),
+        verbatim={name: value for name, value in merged.items() if name in _VERBATIM},
         trust_remote_code=merged.get("trust_remote_code", False) or wishes.needs_remote_code,
         env=tuple(wishes.env.items()),
         sources=tuple(sources.items()),
-        remarks=remarks,
+        remarks=(*remarks, *_speculation_remarks(merged)),
     )
+
+
+def _engine(merged: Mapping[str, Any]) -> EngineArgs:
+    settings = {name: value for name, value in merged.items() if name not in _APART}
+    method, tokens = _speculation(merged)
+    return EngineArgs(**settings, num_speculative_tokens=tokens if method in _OWN_PREDICTION else 0)
+
+
+def _speculation(merged: Mapping[str, Any]) -> tuple[str, int]:
+    """(method, tokens) of `speculative_config`; ("", 0) without one."""
+    config = merged.get("speculative_config") or {}
+    tokens = config.get("num_speculative_tokens", 0) if isinstance(config, Mapping) else None
+    if not isinstance(tokens, int) or tokens < 0:
+        raise ConfigError(f"speculative_config is {config!r}; it must be an object with num_speculative_tokens")
+    return str(config.get("method", "draft_model")) if config else "", tokens
+
+
+def _speculation_remarks(merged: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    method, _ = _speculation(merged)
+    if not method or method in _OWN_PREDICTION or method.startswith(("ngram", "suffix")):
+        return ()
+    return (("draft_model_not_planned", f"speculation by {method!r} loads weights that this plan does not count"),)
 
 
 def _check_length(spec: ModelSpec, length: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.memory.budget import MemoryBudget, rank_budget
-from orchestrator.memory.engine_args import ResolvedArgs
+from orchestrator.memory.engine_args import EngineArgs, ResolvedArgs
 from orchestrator.memory.kv_cache import kv_bytes_per_token, kv_capacity
 from orchestrator.memory.layout import Layout
 from orchestrator.plan import (
@@ -31,6 +31,16 @@ from orchestrator.planner.request import ENGINE, PlanRequest
 from orchestrator.planner.score import Contender
 from orchestrator.planner.search import Found
 from orchestrator.planner.seating import seats
+
+# Always written, with the value the engine resolves them to; or no argument of vLLM's own.
+_WRITTEN_APART = {
+    "gpu_memory_utilization",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_cache_dtype",
+    "num_speculative_tokens",
+}
 
 
 def build_plan(request: PlanRequest, found: Found, winner: Contender) -> Plan:
@@ -177,7 +187,7 @@ def _engine_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
         "kv_cache_dtype": winner.fit.engine.kv_cache_dtype,
         "enable_prefix_caching": request.enable_prefix_caching,
     }
-    return always | _layout_args(layout) | _optional_args(request, winner)
+    return always | _layout_args(layout) | _other_args(request, winner) | dict(request.verbatim)
 
 
 def _layout_args(layout: Layout) -> dict[str, Any]:
@@ -186,29 +196,16 @@ def _layout_args(layout: Layout) -> dict[str, Any]:
         args["data_parallel_size"] = layout.data
     if layout.decode_context > 1:
         args["decode_context_parallel_size"] = layout.decode_context
-    if layout.redundant_experts:
-        args |= {
-            "enable_eplb": True,
-            "eplb_config": {"num_redundant_experts": layout.redundant_experts},
-        }
     if layout.expert_placement != "linear":
         args["expert_placement_strategy"] = layout.expert_placement
     return args
 
 
-def _optional_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
+def _other_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
     """Arguments that are only written where they differ from what the engine does anyway."""
-    engine = winner.fit.engine
-    given = {
-        "quantization": engine.quantization,
-        "dtype": None if engine.dtype == "auto" else engine.dtype,
-        "block_size": engine.block_size,
-        "kv_cache_memory_bytes": engine.kv_cache_memory_bytes,
-        "num_gpu_blocks_override": engine.num_gpu_blocks_override,
-        "enforce_eager": engine.enforce_eager or None,
-        "trust_remote_code": request.trust_remote_code or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    plain, given = asdict(EngineArgs()), asdict(winner.fit.engine)
+    changed = {name: value for name, value in given.items() if value != plain[name] and name not in _WRITTEN_APART}
+    return changed | ({"trust_remote_code": True} if request.trust_remote_code else {})
 
 
 def _sources(request: PlanRequest, winner: Contender) -> dict[str, str]:

@@ -7,15 +7,19 @@ and 32k is 32,000 while 32K is 32,768 (vllm/utils/argparse_utils.py).
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from typing import Any, Literal
 
+from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError
 
-Kind = Literal["count", "tokens", "fraction", "text", "switch", "json"]
+Kind = Literal["count", "tokens", "fraction", "amount", "text", "switch", "json"]
 
 # Every argument that bears on memory or layout. Others are only named in the plan.
 ENGINE_ARGUMENTS: dict[str, Kind] = {
@@ -43,6 +47,9 @@ ENGINE_ARGUMENTS: dict[str, Kind] = {
     "async_scheduling": "switch",
     "disable_hybrid_kv_cache_manager": "switch",
     "language_model_only": "switch",
+    "cpu_offload_gb": "amount",
+    "max_cudagraph_capture_size": "count",
+    "speculative_config": "json",
 }
 _SHORT = {
     "-tp": "tensor_parallel_size",
@@ -51,18 +58,6 @@ _SHORT = {
     "-dcp": "decode_context_parallel_size",
     "-ep": "enable_expert_parallel",
     "-q": "quantization",
-}
-# Switches of vLLM's that take no value and do not bear on memory; other unknown names may take one.
-_OTHER_SWITCHES = {
-    "enable_auto_tool_choice",
-    "disable_log_requests",
-    "disable_log_stats",
-    "enable_log_requests",
-    "enable_chunked_prefill",
-    "enable_ep_weight_filter",
-    "disable_custom_all_reduce",
-    "skip_tokenizer_init",
-    "headless",
 }
 _HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -124,9 +119,9 @@ def read_arguments(words: Sequence[str], env: dict[str, str] | None = None) -> C
             arguments[name] = _switch(name, value, negated)
         elif kind is not None:
             arguments[name] = _read(name, kind, _value(name, value, queue))
-        elif name.startswith("eplb_config."):
-            config = arguments.setdefault("eplb_config", {})
-            config[name.partition(".")[2]] = _read(name, "json", _value(name, value, queue))
+        elif ENGINE_ARGUMENTS.get(name.partition(".")[0]) == "json":
+            whole, _, key = name.partition(".")
+            arguments.setdefault(whole, {})[key] = _part(_value(name, value, queue))
         elif name == "model":
             model = _only_model(model, _value(name, value, queue))
         else:
@@ -168,9 +163,29 @@ def _switch(name: str, value: str | None, negated: bool) -> bool:
 def _other(name: str, value: str | None, negated: bool, queue: list[str]) -> Any:
     if value is not None:
         return value
-    if negated or name in _OTHER_SWITCHES or not queue or queue[0].startswith("-"):
+    if negated or _is_switch(name) or not queue or queue[0].startswith("-"):
         return True
     return queue.pop(0)
+
+
+def _is_switch(name: str) -> bool:
+    return any(_other_arguments().get(plain) == "bool" for plain in (name, name.removeprefix("no_")))
+
+
+@lru_cache(maxsize=1)
+def _other_arguments() -> dict[str, str]:
+    """Every engine argument of vLLM with its kind, as read off the engine itself."""
+    data = resources.files("orchestrator.catalog").joinpath("data/engine_arguments.json")
+    arguments = json.loads(data.read_text("utf-8"))["arguments"]
+    return {name: row["kind"] for name, row in arguments.items()}
+
+
+def why_unknown(name: str) -> str:
+    """Why an argument that is not in `ENGINE_ARGUMENTS` cannot be fixed, and what may have been meant."""
+    flag = f"--{_dashed(name)}"
+    if name in _other_arguments():
+        return f"{flag} does not bear on memory or layout: give it to deploy, not to plan"
+    return f"{flag} is neither an option of plan nor an engine argument{suggest(name, ENGINE_ARGUMENTS)}"
 
 
 def _read(name: str, kind: Kind, value: str) -> Any:
@@ -179,6 +194,14 @@ def _read(name: str, kind: Kind, value: str) -> Any:
     except (ValueError, KeyError):
         expected = _EXPECTED[kind]
         raise ConfigError(f"--{_dashed(name)} is {value!r}; it must be {expected}") from None
+
+
+def _part(value: str) -> Any:
+    """A value inside a JSON argument: text need not be quoted."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _count(value: str) -> int:
@@ -199,6 +222,13 @@ def _tokens(value: str) -> int:
     return tokens
 
 
+def _amount(value: str) -> float:
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(value)
+    return number
+
+
 def _fraction(value: str) -> float:
     number = float(value)
     if not 0 < number <= 1:
@@ -210,6 +240,7 @@ _READERS: dict[Kind, Callable[[str], Any]] = {
     "count": _count,
     "tokens": _tokens,
     "fraction": _fraction,
+    "amount": _amount,
     "text": str,
     "json": json.loads,
 }
@@ -217,6 +248,7 @@ _EXPECTED = {
     "count": "a whole number of at least 1",
     "tokens": "a whole number of at least 1, such as 32768, 32k (32,000) or 32K (32,768)",
     "fraction": "above 0 and at most 1",
+    "amount": "a number of at least 0",
     "text": "text",
     "json": "JSON",
 }

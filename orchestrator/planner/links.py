@@ -13,6 +13,8 @@ from orchestrator.cluster.snapshot import NodeKind
 # One 400 Gbit/s adapter for each GPU, as in today's eight-GPU machines (NVIDIA DGX H100 datasheet). A
 # plan says so wherever a tensor group crosses it.
 NETWORK_BYTES_PER_S = 50 * 10**9
+# NVLink bridges between pairs of PCIe cards, both ways (NVIDIA datasheets of A100 PCIe and H100 PCIe).
+BRIDGE_BYTES_PER_S = 600 * 10**9
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,11 @@ NETWORK = Link("network", NETWORK_BYTES_PER_S)
 
 
 def link_of(kind: NodeKind, gpu: GpuSpec) -> Link:
-    """Within a node: half of NVLink's both-ways figure, or PCIe's one-way figure."""
-    if kind.interconnect == "nvlink" and gpu.nvlink_bytes_per_s:
-        return Link("NVLink", gpu.nvlink_bytes_per_s // 2)
+    """Within an island of a node: half of NVLink's both-ways figure, or PCIe's one-way figure."""
+    if kind.interconnect == "pcie":
+        return pcie_of(gpu)
+    return Link("NVLink", (gpu.nvlink_bytes_per_s or BRIDGE_BYTES_PER_S) // 2)
+
+
+def pcie_of(gpu: GpuSpec) -> Link:
     return Link("PCIe", gpu.pcie_bytes_per_s)

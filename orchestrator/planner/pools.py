@@ -14,7 +14,7 @@ from itertools import combinations
 
 from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
 from orchestrator.cluster.snapshot import ClusterSnapshot, NodeKind, NodeSnapshot
-from orchestrator.planner.links import Link, link_of
+from orchestrator.planner.links import Link, link_of, pcie_of
 
 # Up to here every mixture of kinds is tried; beyond, only "this kind and all faster ones".
 MAX_KINDS_TO_MIX_FREELY = 5
@@ -42,9 +42,14 @@ class Pool:
 
     @cached_property
     def link(self) -> Link:
-        """The slowest link between neighbours in the pool."""
+        """The slowest link between neighbours of one island."""
         links = [link_of(kind, gpu) for kind, gpu in zip(self.kinds, self.gpus, strict=True)]
         return min(links, key=lambda link: (link.bytes_per_s, link.name))
+
+    @cached_property
+    def pcie(self) -> Link:
+        """The slowest link between GPUs of one node that share no island."""
+        return min((pcie_of(gpu) for gpu in self.gpus), key=lambda link: link.bytes_per_s)
 
     @cached_property
     def num_gpus(self) -> int:

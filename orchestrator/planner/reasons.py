@@ -39,7 +39,7 @@ def _size(winner: Contender) -> Iterator[str]:
 
 
 def _tensor(winner: Contender) -> str:
-    spec, layout, link = winner.request.spec, winner.layout, winner.candidate.pool.link
+    spec, layout, link = winner.request.spec, winner.layout, winner.link
     per_token = ALL_REDUCES_PER_LAYER * spec.num_layers * all_reduce_bytes(spec, layout.tensor)
     return (
         f"Tensor parallel {layout.tensor}: every rank reads 1/{layout.tensor} of the weights, and sends "

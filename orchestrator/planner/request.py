@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.quantization import Quantization
@@ -54,6 +56,8 @@ class PlanRequest:
     exact_args: bool = False
     enable_prefix_caching: bool = True
     trust_remote_code: bool = False
+    # Arguments that go to the engine as they were given, since no figure of the plan is made from them alone.
+    verbatim: Mapping[str, Any] = field(default_factory=dict)
     env: tuple[tuple[str, str], ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
     # (code, sentence) of what was noticed while the request was read; they become warnings.

@@ -14,6 +14,7 @@ from orchestrator.memory.layout import Layout
 from orchestrator.plan import Objective
 from orchestrator.planner.candidate import Candidate
 from orchestrator.planner.fitting import Fit
+from orchestrator.planner.links import NETWORK, Link
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import Traffic, traffic
 from orchestrator.units import format_bytes
@@ -45,6 +46,13 @@ class Contender:
         needed = self.layout.pipeline * self.layout.data * self.request.replicas
         return not self.candidate.straddles and self.candidate.pool.whole_groups(self.layout.tensor) < needed
 
+    @property
+    def link(self) -> Link:
+        """What the all-reduces of a tensor group travel over."""
+        if self.candidate.straddles:
+            return NETWORK
+        return self.candidate.pool.pcie if self.splits_islands else self.candidate.pool.link
+
     @cached_property
     def traffic(self) -> Traffic:
         """One pass over one token for latency, else over a full batch."""
@@ -56,7 +64,7 @@ class Contender:
         pool = self.candidate.pool
         memory = min(gpu.hbm_bandwidth_bytes_per_s for gpu in pool.gpus)
         # Rounded, so that layouts which move the same bytes are equal and later criteria decide.
-        return round(self.traffic.floor_s(memory, pool.link.bytes_per_s) * 1e6, 1)
+        return round(self.traffic.floor_s(memory, self.link.bytes_per_s) * 1e6, 1)
 
     @property
     def whole_experts_preferred(self) -> bool:
@@ -96,7 +104,7 @@ def _expert_sentence(c: Contender) -> str:
 def _floor_sentence(c: Contender) -> str:
     t = c.traffic
     tokens = f"{t.tokens} tokens" if t.tokens > 1 else "one token"
-    sent = f", {format_bytes(t.sent_bytes)} sent over {c.candidate.pool.link.name}" if t.sent_bytes else ""
+    sent = f", {format_bytes(t.sent_bytes)} sent over {c.link.name}" if t.sent_bytes else ""
     return (
         f"a pass over {tokens} takes at least {c.floor_us:,.0f} µs of each GPU "
         f"({format_bytes(t.read_bytes)} read{sent})"

@@ -12,7 +12,7 @@ from orchestrator.errors import ConfigError, NoFeasiblePlan
 from orchestrator.plan import Plan
 from orchestrator.planner import make_plan
 from orchestrator.planner.arguments import Wishes, build_request
-from orchestrator.planner.command_line import read_arguments, read_command
+from orchestrator.planner.command_line import read_arguments, read_command, why_unknown
 
 MIXTRAL = (
     "vllm serve mistralai/Mixtral-8x22B-Instruct-v0.1 --tensor-parallel-size 4 --enable-expert-parallel "
@@ -189,3 +189,31 @@ def test_round_robin_placement_deals_experts_out_where_vllm_would() -> None:
         "2xH200",
     )
     assert linear.ranks[0].experts == (0, 1, 2, 3)
+
+
+def test_speculation_by_the_models_own_layers_is_planned_and_by_a_draft_model_said_not_to_be() -> None:
+    command = "vllm serve deepseek-ai/DeepSeek-V3 -tp 8 --max-model-len 8192"
+    plain = plan_of(command, "8xH200")
+    own = plan_of(f"{command} --speculative-config.method mtp --speculative-config.num_speculative_tokens 1", "8xH200")
+    assert own.ranks[0].memory.weights_bytes > plain.ranks[0].memory.weights_bytes
+    assert own.engine.args["speculative_config"] == {"method": "mtp", "num_speculative_tokens": 1}
+    draft = plan_of(f'{command} --speculative-config \'{{"model": "d", "num_speculative_tokens": 3}}\'', "8xH200")
+    assert "draft_model_not_planned" in {warning.code for warning in draft.warnings}
+
+
+def test_a_switch_of_vllms_takes_no_value_even_if_it_is_not_planned_for() -> None:
+    read = read_command("vllm serve --enable-log-deltas --disable-custom-all-reduce m -tp 2")
+    assert read.model == "m"
+    assert read.others["disable_custom_all_reduce"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tensor_paralel_size", "did you mean tensor_parallel_size"),
+        ("seed", "does not bear on memory or layout"),
+        ("colour", "neither an option of plan nor an engine argument"),
+    ],
+)
+def test_an_argument_that_cannot_be_fixed_says_why(name: str, expected: str) -> None:
+    assert expected in why_unknown(name)
