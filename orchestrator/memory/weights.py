@@ -36,6 +36,19 @@ class Group(Enum):
 
 
 @dataclass(frozen=True)
+class ExpertPadding:
+    """Multiples to which a kernel rounds up the sizes of a routed expert."""
+
+    inner: int = 1
+    hidden: int = 1
+    # Of the inputs of the packed weight alone, scales aside.
+    packed: int = 1
+
+
+UNPADDED = ExpertPadding()
+
+
+@dataclass(frozen=True)
 class Weight:
     module: str
     rows: int

@@ -35,6 +35,9 @@ def fits(name: str, gpu: str, layout: Layout, **engine: object) -> bool:
         ("deepseek-v3", "H100", Layout(tensor=16), 40.3173),
         # A public startup log of Qwen3-235B in FP8 over 4 GPUs, "Model loading took 55.22 GiB".
         ("qwen3-235b-a22b", "H200", Layout(tensor=4), 55.22),
+        # vllm-project/vllm issues 33155 and 23278: gpt-oss-120b by Triton's kernels, and by Marlin's.
+        ("gpt-oss-120b", "H100", Layout(), 64.38),
+        ("gpt-oss-120b", "A100", Layout(), 65.9651),
     ],
 )
 def test_weights_are_what_the_engine_says_it_loaded(
