@@ -33,10 +33,14 @@ class WeightScheme:
     def weight_bits(self) -> int:
         return _WEIGHT_BITS[self.format]
 
-    def stored_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of the packed weight and all that belongs to it."""
+    def stored_bytes(self, rows: int, columns: int, packed_multiple: int = 1) -> int:
+        """Bytes of the packed weight and all that belongs to it.
+
+        `packed_multiple` rounds up the columns of the packed weight alone, as some kernels' layouts do.
+        """
         scales = self._num_scales(rows, columns)
-        packed = -(-rows * columns * self.weight_bits // 8)
+        packed_columns = -(-columns // packed_multiple) * packed_multiple
+        packed = -(-rows * packed_columns * self.weight_bits // 8)
         zeros = -(-scales * self.weight_bits // 8) if self.zero_points else 0
         index = 4 * columns if self.column_index else 0
         # NVFP4 has a second, per-tensor float scale for weights and one for inputs.

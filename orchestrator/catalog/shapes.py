@@ -15,8 +15,9 @@ class GroupedAttention:
     head_dim: int
     qkv_bias: bool = False
     output_bias: bool = False
-    # "head": one weight per head dimension, on every rank. "full": one per query and key feature, sharded.
-    qk_norm: Literal["none", "head", "full"] = "none"
+    # "head": a weight per head dimension; "whole": one per query and key feature; both on every rank.
+    # "full": one per query and key feature, cut like the projections.
+    qk_norm: Literal["none", "head", "whole", "full"] = "none"
     sinks: bool = False
     # Features of a head that turn with position, and the type of the table of their angles.
     rotary_dim: int = 0

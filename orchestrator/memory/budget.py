@@ -65,6 +65,7 @@ def _budget(
     gpu: GpuSpec,
 ) -> MemoryBudget:
     args = engine.resolve(spec, layout, gpu)
+    cut = replace(cut, padding=args.expert_padding)
     weights = _model_bytes(spec, args, layers, cut)
     activation = activation_bytes(spec, layout, layers, cut, args)
     overhead = overhead_bytes(spec, layout, layers, args, gpu)

@@ -11,6 +11,7 @@ from orchestrator.catalog.quantization import Quantization, QuantizationRule, We
 from orchestrator.catalog.shapes import LatentAttention
 from orchestrator.errors import ConfigError
 from orchestrator.memory.layout import Layout
+from orchestrator.memory.weights import UNPADDED, ExpertPadding
 from orchestrator.units import GIB
 
 # `CacheConfig.gpu_memory_utilization` and `DEFAULT_BLOCK_SIZE` of vllm/config/cache.py
@@ -29,6 +30,14 @@ _ONLINE: dict[str, WeightScheme] = {
     "int8_per_channel_weight_only": WeightScheme("int8", "channel"),
     "mxfp8": WeightScheme("mxfp8", "group", (1, 32), 1),
 }
+
+
+# `mxfp4_round_up_hidden_size_and_intermediate_size` of vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
+# Marlin before Hopper, TensorRT-LLM's kernels on Blackwell.
+_MXFP4_PADDING = ExpertPadding(inner=128, hidden=256)
+# Triton on Hopper; its layout of packed values rounds inputs to 256, as loaded sizes of gpt-oss-120b show
+# (64.38 GiB by Triton, 65.97 GiB by Marlin: vllm-project/vllm issues 33155 and 23278).
+_MXFP4_PADDING_HOPPER = ExpertPadding(inner=64, packed=256)
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ class ResolvedArgs:
     block_size: int
     quantization: Quantization | None
     dtype: str
+    # How the kernels for routed experts pad them.
+    expert_padding: ExpertPadding
     # Batches scheduled and not yet settled at one time.
     max_concurrent_batches: int
     # Largest batch captured as a CUDA graph; 0 without graphs.
@@ -93,6 +104,7 @@ def _resolve(args: EngineArgs, spec: ModelSpec, layout: Layout, gpu: GpuSpec) ->
         block_size=block_size,
         quantization=effective_quantization(args, spec),
         dtype=spec.dtype if args.dtype == "auto" else _dtype(args.dtype),
+        expert_padding=_expert_padding(effective_quantization(args, spec), gpu),
         max_concurrent_batches=_concurrent_batches(args, layout, gpu),
         max_cudagraph_capture_size=_largest_graph(args, gpu, sequences, tokens),
         args=args,
@@ -135,6 +147,13 @@ def _batch_limits(args: EngineArgs, layout: Layout, gpu: GpuSpec, max_model_len:
     sequences = args.max_num_seqs or default_sequences
     tokens = args.max_num_batched_tokens or min(sequences * max_model_len, default_tokens)
     return args.max_num_seqs or min(sequences, tokens), tokens
+
+
+def _expert_padding(quantization: Quantization | None, gpu: GpuSpec) -> ExpertPadding:
+    if quantization is None or quantization.weight_format != "mxfp4" or gpu.vendor == "cpu":
+        return UNPADDED
+    capability = gpu.cuda_capability
+    return _MXFP4_PADDING_HOPPER if capability is not None and capability[0] == 9 else _MXFP4_PADDING
 
 
 def _batch_defaults(layout: Layout, gpu: GpuSpec) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from orchestrator.errors import ConfigError
 from orchestrator.memory.engine_args import DTYPE_BYTES
 from orchestrator.memory.layout import Layout
 from orchestrator.memory.weights import (
+    UNPADDED,
+    ExpertPadding,
     Group,
     Split,
     Weight,
@@ -42,6 +44,7 @@ class Cut:
     expert_tensor: int = 1
     shared_expert: int = 1
     local_experts: int = 0
+    padding: ExpertPadding = UNPADDED
 
 
 def cut_of(spec: ModelSpec, layout: Layout, tensor_rank: int = 0, data_rank: int = 0) -> Cut:
@@ -157,8 +160,21 @@ def _totals(weight: Weight, scheme: WeightScheme | None, dtype: str, cut: Cut) -
     copies = cut.local_experts if weight.group is Group.ROUTED_EXPERT else weight.copies
     parameters = rows * columns * copies
     if scheme is not None:
-        return WeightTotals(parameters, scheme.stored_bytes(rows, columns) * copies)
+        return WeightTotals(parameters, _stored_bytes(weight, scheme, rows, columns, cut) * copies)
     return WeightTotals(parameters, parameters * DTYPE_BYTES[weight.dtype or dtype])
+
+
+def _stored_bytes(weight: Weight, scheme: WeightScheme, rows: int, columns: int, cut: Cut) -> int:
+    if weight.group is not Group.ROUTED_EXPERT:
+        return scheme.stored_bytes(rows, columns)
+    inner, hidden = cut.padding.inner, cut.padding.hidden
+    row_multiple, column_multiple = (inner, hidden) if weight.split is Split.ROWS else (hidden, inner)
+    rows, columns = _round_up(rows, row_multiple), _round_up(columns, column_multiple)
+    return scheme.stored_bytes(rows, columns, cut.padding.packed)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def shard_shape(weight: Weight, cut: Cut) -> tuple[int, int]:

@@ -36,6 +36,19 @@ class Group(Enum):
 
 
 @dataclass(frozen=True)
+class ExpertPadding:
+    """Multiples to which a kernel rounds up the sizes of a routed expert."""
+
+    inner: int = 1
+    hidden: int = 1
+    # Of the inputs of the packed weight alone, scales aside.
+    packed: int = 1
+
+
+UNPADDED = ExpertPadding()
+
+
+@dataclass(frozen=True)
 class Weight:
     module: str
     rows: int
@@ -131,6 +144,11 @@ def _query_key_norms(attention: GroupedAttention) -> tuple[Weight, ...]:
     a = attention
     if a.qk_norm == "head":
         return (Weight("self_attn.q_norm", a.head_dim), Weight("self_attn.k_norm", a.head_dim))
+    if a.qk_norm == "whole":
+        return (
+            Weight("self_attn.q_norm", a.num_heads * a.head_dim),
+            Weight("self_attn.k_norm", a.num_kv_heads * a.head_dim),
+        )
     if a.qk_norm == "full":
         return (
             Weight("self_attn.q_norm", a.num_heads * a.head_dim, split=Split.ROWS),

@@ -63,6 +63,32 @@ RELATIVES: Mapping[str, Mapping[str, Any]] = {
     "Qwen3ForCausalLM": {"model_type": "qwen3", **DENSE, "head_dim": 128, "attention_bias": True},
     "Phi3ForCausalLM": {"model_type": "phi3", **DENSE, "pad_token_id": 0},
 }
+MIXED = {**DENSE, "num_experts_per_tok": 2, "norm_topk_prob": True}
+MIXTURES: Mapping[str, Mapping[str, Any]] = {
+    "GraniteMoeForCausalLM": {
+        "model_type": "granitemoe",
+        **MIXED,
+        "num_local_experts": 8,
+        "tie_word_embeddings": True,
+    },
+    "OlmoeForCausalLM": {"model_type": "olmoe", **MIXED, "num_experts": 16},
+    "Glm4MoeLiteForCausalLM": {
+        "model_type": "glm4_moe_lite",
+        **MIXED,
+        "n_routed_experts": 16,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 384,
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 512,
+        "q_lora_rank": 256,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "num_key_value_heads": 16,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+}
 # Key-value heads fewer than ranks: each is copied.
 WIDE = Layout(tensor=8)
 
@@ -101,6 +127,14 @@ def test_dense_relatives_are_counted_exactly(architecture: str, tmp_path: Path) 
     for layout, rank in LAYOUTS:
         if not layout.expert:
             assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
+def test_related_mixtures_are_counted_exactly(architecture: str, tmp_path: Path) -> None:
+    """Mixtures built from the same parts follow from the same rules."""
+    config = {"architectures": [architecture], **SMALL, **MIXTURES[architecture]}
+    for layout, rank in LAYOUTS:
+        assert ours(config, layout, rank) == parameters(config, layout, rank, tmp_path), (layout, rank)
 
 
 def test_latent_attention_without_query_compression_is_counted(tmp_path: Path) -> None:
