@@ -42,7 +42,7 @@ class EngineRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     engine: str
     versions: str
     when: dict[str, dict[str, Any]]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast, get_args
 import typer
 import yaml
 
+from orchestrator.catalog.engine_rules import EngineRule, load_rules
 from orchestrator.catalog.entries import CatalogEntry
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.registry import load_catalog
@@ -28,9 +29,10 @@ from orchestrator.planner.command_line import (
     read_command,
     why_unknown,
 )
+from orchestrator.planner.notices import notes_of
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.planner.reasons import explain as explain_choice
-from orchestrator.planner.request import PlanRequest
+from orchestrator.planner.request import ENGINE_VERSION, PlanRequest
 from orchestrator.planner.rule_of_thumb import disagreement, rule_of_thumb
 from orchestrator.planner.search import Found, search
 from orchestrator.planner.what_if import what_if
@@ -52,6 +54,17 @@ class Asked:
     model: str
     command: CommandLine
     whole_command: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted, apart from the model, its arguments and the cluster."""
+
+    objective: Objective
+    constraints: Constraints
+    catalog: Path | None
+    rules: tuple[EngineRule, ...]
+    engine_version: str
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,13 @@ def plan(
     address: Annotated[str | None, typer.Option(help="With --live: Ray's dashboard.")] = None,
     from_command: Annotated[str | None, typer.Option(help="Check a whole `vllm serve …` command.")] = None,
     objective: Annotated[str, typer.Option(help="throughput, latency or cost.")] = "throughput",
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests of full length at once.")] = None,
-    use_gpus: Annotated[int | None, typer.Option(min=1, help="Use at most this many GPUs.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests of full length at once.")] = None,
+    use_gpus: Annotated[int | None, typer.Option(help="Use at most this many GPUs.")] = None,
     gpu_type: Annotated[str | None, typer.Option(help="Use only this kind of GPU.")] = None,
-    replicas: Annotated[int | None, typer.Option(min=1, help="Copies of the model.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
     catalog: Annotated[Path | None, typer.Option(help="A file of further models.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="A file of further engine rules.")] = None,
+    engine_version: Annotated[str, typer.Option(help="The vLLM whose rules apply.")] = ENGINE_VERSION,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan document.")] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the plan document as YAML.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say why this layout was chosen.")] = False,
@@ -98,8 +113,14 @@ def plan(
     """
     asked = _asked(words or [], from_command)
     machines = _machines(Where(cluster, gpus, live, address), which_gpus)
-    constraints = Constraints(concurrency=concurrency, gpus=use_gpus, gpu_type=gpu_type, replicas=replicas)
-    request = _request(asked, machines, _objective(objective), constraints, catalog)
+    options = Options(
+        objective=_objective(objective),
+        constraints=_constraints(concurrency, use_gpus, gpu_type, replicas),
+        catalog=catalog,
+        rules=load_rules(rules) if rules else (),
+        engine_version=engine_version,
+    )
+    request = _request(asked, machines, options)
     if which_gpus:
         plan_view.print_choices(request, what_if(request))
         return
@@ -110,9 +131,10 @@ def plan(
     if as_json or as_yaml:
         typer.echo(_dump(document, as_json))
         return
-    plan_view.print_plan(document, show_all)
-    if explain and found.winner is not None:
-        plan_view.print_reasons(explain_choice(found, found.winner))
+    winner = found.winner
+    plan_view.print_plan(document, notes_of(winner) if winner else (), show_all)
+    if explain and winner is not None:
+        plan_view.print_reasons(explain_choice(found, winner))
 
 
 def _dump(document: Plan, as_json: bool) -> str:
@@ -170,22 +192,25 @@ def _objective(text: str) -> Objective:
     return cast(Literal["latency", "throughput", "cost"], text)
 
 
-def _request(
-    asked: Asked,
-    machines: ClusterSnapshot,
-    objective: Objective,
-    constraints: Constraints,
-    catalog: Path | None,
-) -> PlanRequest:
-    spec, entry = _model(asked.model, catalog)
+def _constraints(concurrency: int | None, gpus: int | None, gpu_type: str | None, replicas: int | None) -> Constraints:
+    for option, number in (("--concurrency", concurrency), ("--use-gpus", gpus), ("--replicas", replicas)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{option} is {number}; it must be at least 1")
+    return Constraints(concurrency=concurrency, gpus=gpus, gpu_type=gpu_type, replicas=replicas)
+
+
+def _request(asked: Asked, machines: ClusterSnapshot, options: Options) -> PlanRequest:
+    spec, entry = _model(asked.model, options.catalog)
     preset = None if asked.whole_command else preset_for(entry, machines)
     wishes = Wishes(
         arguments=asked.command.arguments,
         preset=engine_settings(preset) if preset else {},
         preset_source=f"preset for {preset.num_gpus} × {preset.gpu}" if preset else "",
         whole_command=asked.whole_command,
-        objective=objective,
-        constraints=constraints,
+        objective=options.objective,
+        constraints=options.constraints,
+        engine_version=options.engine_version,
+        rules=options.rules,
         needs_remote_code=entry is not None and entry.needs_remote_code,
         others=asked.command.others,
         env={**(preset.env if preset else {}), **asked.command.env},

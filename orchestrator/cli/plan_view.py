@@ -33,14 +33,16 @@ _PARTS = (
 )
 
 
-def print_plan(plan: Plan, show_all: bool) -> None:
-    """The layout, a memory bar for each rank, the warnings and the best of the rejected."""
+def print_plan(plan: Plan, notes: Sequence[str], show_all: bool) -> None:
+    """The layout, a memory bar for each rank, warnings and notes, and the best of the rejected."""
     console = Console()
     _print_head(console, plan)
     console.print(_rank_table(plan, show_all, console.width))
     console.print(_legend())
     for warning in plan.warnings:
         console.print(Text.assemble(("warning ", "yellow"), (warning.code, "bold"), f": {warning.message}"))
+    for note in notes:
+        console.print(Text.assemble(("note ", "cyan"), note))
     if plan.rejected:
         console.print(_rejected_table(plan.rejected, show_all))
 

@@ -52,6 +52,7 @@ class Wishes:
     needs_remote_code: bool = False
     others: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[EngineRule, ...] = ()
 
 
 def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> PlanRequest:
@@ -77,6 +78,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         trust_remote_code=merged.get("trust_remote_code", False) or wishes.needs_remote_code,
         env=tuple(wishes.env.items()),
         sources=tuple(sources.items()),
+        rules=wishes.rules,
         remarks=(*remarks, *_speculation_remarks(merged)),
     )
 

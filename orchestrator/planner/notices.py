@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.plan import PlanWarning
-from orchestrator.planner.rules import rule_warnings
+from orchestrator.planner.rules import rule_sentences
 from orchestrator.planner.score import Contender
 
 
 def warnings_of(winner: Contender) -> tuple[PlanWarning, ...]:
     """What the request's reader noticed, the planner's own remarks, then the engine's rules."""
     own = [(code, sentence(winner)) for code, holds, sentence in _REMARKS if holds(winner)]
-    found = [*winner.request.remarks, *own, *rule_warnings(winner.request, winner.candidate)]
+    found = [*winner.request.remarks, *own, *rule_sentences(winner.request, winner.candidate, "warning")]
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
+
+
+def notes_of(winner: Contender) -> tuple[str, ...]:
+    """What is good to know and no reason to hesitate: shown beside the plan, not part of it."""
+    rules = [sentence for _, sentence in rule_sentences(winner.request, winner.candidate, "note")]
+    return (*rules, *_room_for_more(winner))
+
+
+def _room_for_more(winner: Contender) -> tuple[str, ...]:
+    """Replicas that the same GPUs would hold beside those planned."""
+    layout, pool = winner.layout, winner.candidate.pool
+    most = pool.node_groups(layout.tensor) // (layout.pipeline * layout.data)
+    if winner.candidate.straddles or most <= winner.request.replicas or winner.request.constraints.gpus is not None:
+        return ()
+    return (f"{pool.num_gpus - winner.num_gpus} GPUs of {pool.describe()} stay free; --replicas {most} would fit",)
 
 
 def _smoke_test(c: Contender) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.catalog.engine_rules import EngineRule
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.quantization import Quantization
 from orchestrator.cluster.snapshot import ClusterSnapshot
@@ -60,6 +61,8 @@ class PlanRequest:
     verbatim: Mapping[str, Any] = field(default_factory=dict)
     env: tuple[tuple[str, str], ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
+    # A user's own engine rules, beside the built-in ones.
+    rules: tuple[EngineRule, ...] = ()
     # (code, sentence) of what was noticed while the request was read; they become warnings.
     remarks: tuple[tuple[str, str], ...] = ()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.catalog.engine_rules import EngineRule, Fact, matching_rules
+from typing import Literal
+
+from orchestrator.catalog.engine_rules import EngineRule, Fact, built_in_rules, matching_rules
 from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.catalog.shapes import LatentAttention
 from orchestrator.memory.engine_args import ResolvedArgs
@@ -22,17 +24,20 @@ def broken_rule(request: PlanRequest, candidate: Candidate) -> Refusal | None:
     return None
 
 
-def rule_warnings(request: PlanRequest, candidate: Candidate) -> tuple[tuple[str, str], ...]:
-    """(code, sentence) of every warning, once each."""
+def rule_sentences(
+    request: PlanRequest, candidate: Candidate, severity: Literal["warning", "note"]
+) -> tuple[tuple[str, str], ...]:
+    """(code, sentence) of every rule of a severity, once each."""
     found = {
-        rule.code: rule.sentence(facts) for rule, facts in _matches(request, candidate) if rule.severity == "warning"
+        rule.code: rule.sentence(facts) for rule, facts in _matches(request, candidate) if rule.severity == severity
     }
     return tuple(found.items())
 
 
 def _matches(request: PlanRequest, candidate: Candidate) -> list[tuple[EngineRule, dict[str, Fact]]]:
+    rules = (*built_in_rules(), *request.rules)
     every = [facts_of(request, candidate, gpu) for gpu in candidate.pool.gpus]
-    return [(rule, facts) for facts in every for rule in matching_rules(facts, ENGINE, request.engine_version)]
+    return [(rule, facts) for facts in every for rule in matching_rules(facts, ENGINE, request.engine_version, rules)]
 
 
 def facts_of(request: PlanRequest, candidate: Candidate, gpu: GpuSpec) -> dict[str, Fact]:

@@ -30,7 +30,9 @@ AMPERE: dict[str, Fact] = {"compute_capability": 8.0, "gpu_type": "A100-80G"}
 
 
 def codes(facts: dict[str, Fact], version: str = "0.29.0", engine: str = "vllm") -> set[str]:
-    return {rule.code for rule in matching_rules({**HOPPER, **facts}, engine, version)}
+    """Errors and warnings; notes are no reason to hesitate."""
+    matching = matching_rules({**HOPPER, **facts}, engine, version)
+    return {rule.code for rule in matching if rule.severity != "note"}
 
 
 def test_a_sound_plan_on_hopper_matches_no_rule() -> None:
@@ -124,3 +126,10 @@ def test_a_users_file_of_rules_is_read_and_a_bad_one_refused_by_field(tmp_path: 
         path.write_text(json.dumps({"rules": [rule | change]}))
         with pytest.raises(ConfigError, match=f"rules.0.{expected}"):
             load_rules(path)
+
+
+def test_which_side_of_the_prefix_caching_rule_applies_is_said() -> None:
+    facts = {**HOPPER, "kv_cache_dtype": "fp8"}
+    notes = {rule.code for rule in matching_rules(facts, "vllm", "0.29.0") if rule.severity == "note"}
+    assert notes == {"prefix_caching_with_fp8_kv_cache_works"}
+    assert not {rule.code for rule in matching_rules(facts, "vllm", "0.5.4") if rule.severity == "note"}

@@ -234,3 +234,40 @@ def test_no_running_cluster_is_said_with_the_way_out(run: Runner, monkeypatch: p
     code, _, err = run("plan", "mixtral-8x7b", "--live")
     assert code == 1
     assert "--address" in err
+
+
+def test_notes_stand_beside_the_plan_and_not_in_it(run: Runner) -> None:
+    _, out, _ = run("plan", "mixtral-8x7b", "--gpus", "16xH100", "--kv-cache-dtype", "fp8")
+    assert "prefix caching and an FP8 KV cache go together" in out
+    assert "8 GPUs of H100 (nvlink) stay free; --replicas 2 would fit" in out
+    _, as_json, _ = run("plan", "mixtral-8x7b", "--gpus", "16xH100", "--kv-cache-dtype", "fp8", "--json")
+    assert "stay free" not in as_json
+
+
+def test_an_old_engine_has_its_own_rules(run: Runner) -> None:
+    words = ["plan", "mixtral-8x7b", "--gpus", "2xH100", "--kv-cache-dtype", "fp8", "--engine-version"]
+    code, _, err = run(*words, "0.5.4")
+    assert code == 1
+    assert "prefix caching does not work with an FP8 KV cache before vLLM 0.5.5" in err
+    code, _, _ = run(*words, "0.5.5")
+    assert code == 0
+
+
+def test_a_users_rules_apply_beside_the_built_in_ones(run: Runner, tmp_path: Path) -> None:
+    rule = {
+        "code": "house_rule", "severity": "error", "engine": "vllm", "versions": "*",
+        "when": {"gpu_type": {"eq": "H100"}}, "message": "no {gpu_type} in this house", "mend": "use others",
+        "source": "the house", "date": "2026-11-24",
+    }  # fmt: skip
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps({"rules": [rule]}))
+    code, _, err = run("plan", "mixtral-8x7b", "--gpus", "2xH100", "--rules", path)
+    assert code == 1
+    assert "no H100 in this house; use others" in err
+
+
+@pytest.mark.parametrize("option", ["--concurrency", "--use-gpus", "--replicas"])
+def test_a_number_below_one_is_refused_by_name(option: str, run: Runner) -> None:
+    code, _, err = run("plan", "mixtral-8x7b", "--gpus", "2xH100", option, "-1")
+    assert code == 1
+    assert f"{option} is -1" in err
