@@ -58,13 +58,17 @@ def _print_head(console: Console, plan: Plan) -> None:
         highlight=False,
     )
     console.print(
-        f"{kv.capacity_tokens:,} KV tokens ({kv.dtype}), {kv.max_concurrent_sequences} requests of "
+        f"{kv.capacity_tokens:,} KV tokens ({kv.dtype}), {_count(kv.max_concurrent_sequences, 'request')} of "
         f"{kv.max_model_len:,} tokens at once; headroom {plan.tightest.memory.headroom:.0%}: {label}",
         highlight=False,
     )
     for name, text in plan.sources.items():
         if name.startswith("assumption"):
             console.print(Text(text, "dim"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _rank_table(plan: Plan, show_all: bool, width: int) -> Table:

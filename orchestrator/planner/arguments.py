@@ -18,6 +18,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.memory.layout import ExpertPlacement
 from orchestrator.plan import Constraints, Objective
+from orchestrator.planner.command_line import AUTO_LENGTH
 from orchestrator.planner.request import DEFAULT_OBJECTIVE, ENGINE, ENGINE_VERSION, FixedDegrees, PlanRequest
 
 # Requirements: 0.90, and always a hard maximum length.
@@ -57,7 +58,11 @@ class Wishes:
 
 def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> PlanRequest:
     """The request. Raises `ConfigError` for arguments that contradict one another."""
-    mended, remarks = mend_dtype(spec, wishes.arguments, wishes.engine_version)
+    given = dict(wishes.arguments)
+    longest = given.get("max_model_len") == AUTO_LENGTH
+    if longest:
+        given["max_model_len"] = spec.max_model_len
+    mended, remarks = mend_dtype(spec, given, wishes.engine_version)
     merged, sources = _merge(spec, mended, wishes)
     _check_length(spec, merged.get("max_model_len"))
     _check_quantization(spec, merged.get("quantization"))
@@ -72,6 +77,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         fixed=_fixed(spec, mended, wishes),
         engine_version=wishes.engine_version,
         max_model_len_given="max_model_len" in mended or "max_model_len" in wishes.preset,
+        longest_context=longest,
         exact_args=wishes.whole_command,
         enable_prefix_caching=merged.get("enable_prefix_caching", True),
         verbatim={name: value for name, value in merged.items() if name in _VERBATIM},

@@ -19,7 +19,10 @@ from typing import Any, Literal
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError
 
-Kind = Literal["count", "tokens", "fraction", "amount", "text", "switch", "json"]
+Kind = Literal["count", "tokens", "length", "fraction", "amount", "text", "switch", "json"]
+
+# What `--max-model-len auto` stands for, as in vLLM.
+AUTO_LENGTH = -1
 
 # Every argument that bears on memory or layout. Others are only named in the plan.
 ENGINE_ARGUMENTS: dict[str, Kind] = {
@@ -32,7 +35,7 @@ ENGINE_ARGUMENTS: dict[str, Kind] = {
     "enable_eplb": "switch",
     "eplb_config": "json",
     "gpu_memory_utilization": "fraction",
-    "max_model_len": "tokens",
+    "max_model_len": "length",
     "max_num_seqs": "count",
     "max_num_batched_tokens": "tokens",
     "kv_cache_dtype": "text",
@@ -222,6 +225,10 @@ def _tokens(value: str) -> int:
     return tokens
 
 
+def _length(value: str) -> int:
+    return AUTO_LENGTH if value.strip().lower() in ("auto", "-1") else _tokens(value)
+
+
 def _amount(value: str) -> float:
     number = float(value)
     if not 0 <= number < math.inf:
@@ -239,6 +246,7 @@ def _fraction(value: str) -> float:
 _READERS: dict[Kind, Callable[[str], Any]] = {
     "count": _count,
     "tokens": _tokens,
+    "length": _length,
     "fraction": _fraction,
     "amount": _amount,
     "text": str,
@@ -247,6 +255,7 @@ _READERS: dict[Kind, Callable[[str], Any]] = {
 _EXPECTED = {
     "count": "a whole number of at least 1",
     "tokens": "a whole number of at least 1, such as 32768, 32k (32,000) or 32K (32,768)",
+    "length": "auto, or a whole number such as 32768, 32k (32,000) or 32K (32,768)",
     "fraction": "above 0 and at most 1",
     "amount": "a number of at least 0",
     "text": "text",

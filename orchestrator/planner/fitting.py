@@ -86,11 +86,19 @@ def fit(request: PlanRequest, layout: Layout, gpus: StageGpus) -> Fit | Refusal:
     """
     misses: list[Refusal] = []
     for engine in request.engines:
-        result = _fit_stages(request, layout, gpus, _one_batch(request.spec, layout, gpus, engine))
+        result = _fit_length(request, layout, gpus, _one_batch(request.spec, layout, gpus, engine))
         if isinstance(result, Fit):
             return replace(result, batch_lowered=engine is not request.engine)
         misses.append(result)
     return min(misses, key=lambda miss: miss.missing_bytes or 0)
+
+
+def _fit_length(request: PlanRequest, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> Fit | Refusal:
+    """With `max_model_len auto` the engine takes the longest context that fits."""
+    result = _fit_stages(request, layout, gpus, engine)
+    if isinstance(result, Fit) or not request.longest_context or not result.largest_context:
+        return result
+    return _fit_stages(request, layout, gpus, replace(engine, max_model_len=result.largest_context))
 
 
 def _one_batch(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> EngineArgs:
@@ -178,6 +186,7 @@ def _too_long(args: ResolvedArgs, capacity: KvCapacity) -> Refusal:
         f"cache on the tightest rank, which has {format_bytes(capacity.available_bytes)}: "
         f"{format_bytes(capacity.missing_bytes)} short; {capacity.largest_context:,} tokens would fit",
         capacity.missing_bytes,
+        capacity.largest_context,
     )
 
 

@@ -27,11 +27,15 @@ _MERGED = ("gate_proj", "up_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a layout is out: a code, a sentence with the numbers, and the bytes a rank lacks, if that is it."""
+    """Why a layout is out: a code, a sentence with the numbers, and the bytes a rank lacks, if that is it.
+
+    `largest_context` is what would fit where the context is the only thing that does not.
+    """
 
     code: str
     reason: str
     missing_bytes: int | None = None
+    largest_context: int | None = None
 
 
 def refuse(spec: ModelSpec, layout: Layout, quantization: Quantization | None, by_choice: bool) -> Refusal | None:

@@ -53,6 +53,8 @@ class PlanRequest:
     fixed: FixedDegrees = field(default_factory=FixedDegrees)
     engine_version: str = ENGINE_VERSION
     max_model_len_given: bool = True
+    # `max_model_len auto`: the longest context that fits, `engine.max_model_len` at most.
+    longest_context: bool = False
     # A command line is answered as it stands: nothing in it may be lowered to make it fit.
     exact_args: bool = False
     enable_prefix_caching: bool = True

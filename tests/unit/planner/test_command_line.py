@@ -40,6 +40,8 @@ def plan_of(command: str, gpus: str) -> Plan:
         ("-tp 8", "tensor_parallel_size", 8),
         ("--max-model-len 32k", "max_model_len", 32_000),
         ("--max-model-len 32K", "max_model_len", 32_768),
+        ("--max-model-len auto", "max_model_len", -1),
+        ("--max-model-len -1", "max_model_len", -1),
         ("--max-num-batched-tokens 2.5k", "max_num_batched_tokens", 2_500),
         ("--gpu-memory-utilization 0.9", "gpu_memory_utilization", 0.9),
         ("--enable-expert-parallel", "enable_expert_parallel", True),
@@ -128,6 +130,15 @@ def test_a_command_is_not_improved_but_answered() -> None:
     assert plan.engine.args["gpu_memory_utilization"] == 0.92
     assert plan.engine.args["max_model_len"] == 32_768
     assert "no_max_model_len" in {warning.code for warning in plan.warnings}
+
+
+def test_an_automatic_length_is_the_longest_that_fits() -> None:
+    command = "vllm serve moonshotai/Kimi-K2-Instruct -tp 8 --max-model-len "
+    length = plan_of(f"{command} auto", "8xH200").kv_cache.max_model_len
+    assert 8_192 < length < 131_072
+    assert plan_of(f"{command} {length}", "8xH200").kv_cache.max_concurrent_sequences == 1
+    with pytest.raises(NoFeasiblePlan, match="tokens would fit"):
+        plan_of(f"{command} {length * 5 // 4}", "8xH200")
 
 
 def test_a_command_that_does_not_fit_says_where_it_breaks() -> None:
