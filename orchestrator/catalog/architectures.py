@@ -24,7 +24,8 @@ Reader = Callable[[Fields], Body]
 
 def _llama(text: Fields) -> Body:
     bias = text.flag("attention_bias", text.flag("bias", False))
-    attention = _grouped(text, qkv_bias=text.flag("qkv_bias", bias), output_bias=bias)
+    heads = text.size("num_attention_heads")
+    attention = _grouped(text, kv_heads=heads, qkv_bias=text.flag("qkv_bias", bias), output_bias=bias)
     return _dense(text, attention, mlp_bias=text.flag("mlp_bias", False))
 
 
@@ -44,7 +45,7 @@ def _mixtral(text: Fields) -> Body:
     )
     return Body(
         attention=_grouped(text),
-        layers=(DecoderLayer(sparse=True),) * _depth(text),
+        layers=(DecoderLayer(sparse=True, window=_window(text)),) * _depth(text),
         intermediate_size=0,
         moe=moe,
         ends_on_every_stage=True,
@@ -59,7 +60,7 @@ def _olmoe(text: Fields) -> Body:
         intermediate_size=text.size("intermediate_size"),
     )
     return Body(
-        attention=_grouped(text, qk_norm="whole"),
+        attention=_grouped(text, kv_heads=text.size("num_attention_heads"), qk_norm="whole"),
         layers=(DecoderLayer(sparse=True),) * _depth(text),
         intermediate_size=0,
         moe=moe,
@@ -104,10 +105,7 @@ def _qwen_moe(
 
 def _deepseek(text: Fields) -> Body:
     depth = _depth(text)
-    first, step = (
-        text.size("first_k_dense_replace", default=0, minimum=0),
-        text.size("moe_layer_freq", default=1),
-    )
+    first, step = text.size("first_k_dense_replace", minimum=0), text.size("moe_layer_freq", default=1)
     sparse = [text.has("n_routed_experts") and i >= first and i % step == 0 for i in range(depth)]
     attention = _latent(text)
     indexed = _indexed(text, depth) if text.has("index_topk") else [False] * depth
@@ -142,7 +140,7 @@ def _deepseek_moe(text: Fields) -> MoE:
         num_experts=text.size("n_routed_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=width,
-        shared_intermediate_size=width * text.size("n_shared_experts", default=0, minimum=0),
+        shared_intermediate_size=width * text.stated_size("n_shared_experts"),
         shared_whole_on_shards=True,
         score_correction_bias=text.text("topk_method", default="") == "noaux_tc",
         num_groups=text.size("n_group", default=1),
@@ -169,7 +167,7 @@ def _latent(text: Fields) -> LatentAttention:
 def _glm4_moe(text: Fields) -> Body:
     norm = "head" if text.flag("use_qk_norm", False) else "none"
     attention = _grouped(text, 0.5, qkv_bias=text.flag("attention_bias", False), qk_norm=norm)
-    first = text.size("first_k_dense_replace", default=1, minimum=0)
+    first = text.size("first_k_dense_replace", minimum=0)
     return Body(
         attention=attention,
         layers=_layers([i >= first for i in range(_depth(text))]),
@@ -184,8 +182,7 @@ def _glm4_mixture(text: Fields) -> MoE:
         num_experts=text.size("n_routed_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("moe_intermediate_size"),
-        shared_intermediate_size=text.size("moe_intermediate_size")
-        * text.size("n_shared_experts", default=0, minimum=0),
+        shared_intermediate_size=text.size("moe_intermediate_size") * text.stated_size("n_shared_experts"),
         score_correction_bias=True,
         num_groups=text.size("n_group", default=1),
         router_dtype="float32",
@@ -264,7 +261,10 @@ def _llama4(text: Fields) -> Body:
     )
 
 
-def _grouped(text: Fields, rotary_share: float = 1.0, **traits: object) -> GroupedAttention:
+def _grouped(
+    text: Fields, rotary_share: float = 1.0, kv_heads: int | None = None, **traits: object
+) -> GroupedAttention:
+    """Heads of the usual keys. `kv_heads` is the class's own default, where it has one that is safe."""
     heads = text.size("num_attention_heads")
     head_dim = text.optional_size("head_dim")
     if head_dim is None:
@@ -272,7 +272,7 @@ def _grouped(text: Fields, rotary_share: float = 1.0, **traits: object) -> Group
     rotary = int(head_dim * text.number("partial_rotary_factor", rotary_share))
     return GroupedAttention(
         num_heads=heads,
-        num_kv_heads=text.size("num_key_value_heads", default=heads),
+        num_kv_heads=text.size("num_key_value_heads", default=kv_heads),
         head_dim=head_dim,
         rotary_dim=text.size("rotary_dim", default=rotary),
         **traits,  # type: ignore[arg-type]
@@ -286,17 +286,22 @@ def _dense(text: Fields, attention: GroupedAttention, mlp_bias: bool = False) ->
 
 def _windows(text: Fields) -> list[int | None]:
     """Sliding windows of a dense model: by `layer_types`, else the same on every layer."""
-    depth, window = _depth(text), text.optional_size("sliding_window")
+    depth, window = _depth(text), _window(text)
     kinds = text.items("layer_types")
     if kinds and len(kinds) != depth:
         raise ConfigError(
             f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}"
         )
-    if not text.flag("use_sliding_window", True):
-        window = None
     if kinds:
         return [window if kind == "sliding_attention" else None for kind in kinds]
     return [window] * depth
+
+
+def _window(text: Fields) -> int | None:
+    """The window of a whole model; 0 switches it off, as does `use_sliding_window` where Qwen has it."""
+    if not text.flag("use_sliding_window", not text.text("model_type", default="").startswith("qwen")):
+        return None
+    return text.size("sliding_window", default=0, minimum=0) or None
 
 
 def _layers(sparse: Sequence[bool]) -> tuple[DecoderLayer, ...]:

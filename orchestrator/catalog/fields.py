@@ -31,6 +31,12 @@ class Fields:
             raise ConfigError(f"{self.source}: {' or '.join(names)} is missing; it must be a whole number")
         return default
 
+    def stated_size(self, name: str) -> int:
+        """A whole number or null, which counts as 0; absent it is an error, since its default differs."""
+        if name in self.values and self.values[name] is None:
+            return 0
+        return self.size(name, minimum=0)
+
     def optional_size(self, name: str, minimum: int = 1) -> int | None:
         return self._checked_size(name, minimum) if self.has(name) else None
 

@@ -119,6 +119,7 @@ def test_an_unknown_architecture_is_refused_by_name() -> None:
     ("field", "value", "said"),
     [
         ("num_hidden_layers", ..., "num_hidden_layers is missing"),
+        ("num_key_value_heads", ..., "num_key_value_heads is missing"),
         ("hidden_size", "2048", "hidden_size is '2048'; it must be a whole number"),
         ("hidden_size", 2048.5, "hidden_size is 2048.5"),
         ("num_experts", -8, "num_experts is -8"),

@@ -27,6 +27,7 @@ MIXTRAL: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 512,
     "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "num_hidden_layers": 2,
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
