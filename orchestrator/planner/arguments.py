@@ -21,7 +21,7 @@ from orchestrator.plan import Constraints, Objective
 from orchestrator.planner.command_line import AUTO_LENGTH
 from orchestrator.planner.request import DEFAULT_OBJECTIVE, ENGINE, ENGINE_VERSION, FixedDegrees, PlanRequest
 
-# Requirements: 0.90, and always a hard maximum length.
+# 0.90 leaves room for routing buffers outside the engine's count; a maximum length is always set.
 DEFAULT_UTILIZATION = 0.90
 DEFAULT_MAX_MODEL_LEN = 32_768
 # Arguments that are layout, not engine settings.
@@ -73,7 +73,9 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
         cluster=cluster,
         engine=_engine(merged),
         objective=wishes.objective,
-        constraints=wishes.constraints.model_copy(update={"max_model_len": mended.get("max_model_len")}),
+        constraints=wishes.constraints.model_copy(
+            update={"max_model_len": None if longest else mended.get("max_model_len")}
+        ),
         fixed=_fixed(spec, mended, wishes),
         engine_version=wishes.engine_version,
         max_model_len_given="max_model_len" in mended or "max_model_len" in wishes.preset,

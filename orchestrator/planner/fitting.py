@@ -15,11 +15,10 @@ from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import model_bytes
 from orchestrator.units import format_bytes
 
-# The KV pool as a share of everything else: below the first a plan is a smoke test, from the second on it
-# is for production (requirements: "for production add 20-40 % for KV and concurrency").
+# The KV pool as a share of everything else. Production adds 20 to 40 % for KV cache and concurrency to what
+# the weights need: with less than the first a plan is a smoke test, from the second on it is for production.
 SMOKE_TEST_BELOW = 0.20
 PRODUCTION_FROM = 0.40
-
 
 # The kinds of GPU that each stage runs on.
 StageGpus = tuple[tuple[GpuSpec, ...], ...]

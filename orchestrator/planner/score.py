@@ -19,7 +19,7 @@ from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import Traffic, traffic
 from orchestrator.units import format_bytes
 
-# Whole experts suit groups of this size (requirements: "2-8 GPUs on NVLink, experts that fit one GPU").
+# Whole experts suit groups of this size: one node, its fast links, and experts that fit one GPU.
 WHOLE_EXPERT_RANKS = range(2, 9)
 _LABEL_ORDER = {"production": 0, "between": 1, "smoke test": 2}
 

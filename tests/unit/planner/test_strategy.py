@@ -45,7 +45,7 @@ def test_kimi_k2_fits_sixteen_h100_and_not_eight() -> None:
 
 
 def test_a_plan_with_little_room_is_called_a_smoke_test() -> None:
-    """The document calls 16 × H100 the minimum for Kimi K2, and 16 × H200 recommended."""
+    """16 × H100 are the least that holds Kimi K2; 16 × H200 serve it with room to spare."""
     assert "smoke_test" in codes(recommended("kimi-k2", "16xH100"))
     assert not {"smoke_test", "between_smoke_test_and_production"} & codes(recommended("kimi-k2", "16xH200"))
 
