@@ -21,6 +21,9 @@ from orchestrator.units import format_bytes
 
 # Whole experts suit groups of this size: one node, its fast links, and experts that fit one GPU.
 WHOLE_EXPERT_RANKS = range(2, 9)
+# Tokens of a pass that layouts are compared by, where the request does not say how many: one for each of
+# the sequences that vLLM runs at once on most GPUs.
+BATCH_TOKENS = 256
 _LABEL_ORDER = {"production": 0, "between": 1, "smoke test": 2}
 
 
@@ -55,8 +58,9 @@ class Contender:
 
     @cached_property
     def traffic(self) -> Traffic:
-        """One pass over one token for latency, else over a full batch."""
-        tokens = 1 if self.request.objective == "latency" else self.fit.args.max_num_seqs
+        """One pass over one token for latency, else over a batch; the same number for every contender."""
+        asked = self.request.constraints.concurrency or self.request.engine.max_num_seqs or BATCH_TOKENS
+        tokens = 1 if self.request.objective == "latency" else asked
         return traffic(self.request.spec, self.layout, self.fit.args, tokens)
 
     @cached_property

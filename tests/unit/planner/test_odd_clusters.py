@@ -171,3 +171,10 @@ def test_a_stage_without_experts_has_none() -> None:
     )  # fmt: skip
     assert plan.ranks[0].experts is None
     assert plan.ranks[-1].experts == tuple(range(256))
+
+
+def test_of_two_kinds_that_both_serve_the_faster_is_chosen() -> None:
+    """Whatever batch sizes the engine takes by default on each of them."""
+    plan = planned("mixtral-8x7b", "8xA100-80G,8xH100")
+    assert {rank.node for rank in plan.ranks} == {"node-1"}
+    assert any("on A100-80G (nvlink)" in entry.reason for entry in plan.rejected)
