@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.errors import ConfigError, StalePlan
 from orchestrator.validation import first_problem, read_text
 
@@ -56,6 +57,21 @@ class PlannedCluster(_Document):
 
     name: str
     nodes: tuple[PlannedNode, ...]
+
+    @staticmethod
+    def of(cluster: ClusterSnapshot) -> PlannedCluster:
+        """What a plan remembers of a cluster; deploy compares it with what it finds."""
+        nodes = tuple(
+            PlannedNode(
+                name=node.name,
+                gpu_type=node.gpu_type,
+                num_gpus=node.num_gpus,
+                gpu_memory_bytes=node.gpu_memory_bytes,
+                interconnect=node.interconnect,
+            )
+            for node in cluster.nodes
+        )
+        return PlannedCluster(name=cluster.name, nodes=nodes)
 
 
 class Constraints(_Document):

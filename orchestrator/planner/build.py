@@ -18,7 +18,6 @@ from orchestrator.plan import (
     PlannedEngine,
     PlannedKVCache,
     PlannedModel,
-    PlannedNode,
     PlannedRank,
     RankMemory,
 )
@@ -48,7 +47,7 @@ def build_plan(request: PlanRequest, found: Found, winner: Contender) -> Plan:
     ranks = _ranks(request, winner, _seats(winner))
     return Plan(
         model=_model(request, winner.fit.args),
-        cluster=planned_cluster(request),
+        cluster=PlannedCluster.of(request.cluster),
         objective=request.objective,
         constraints=request.constraints,
         parallelism=parallelism_of(winner.layout, request.replicas),
@@ -71,20 +70,6 @@ def _model(request: PlanRequest, args: ResolvedArgs) -> PlannedModel:
         total_params=total_params(spec),
         active_params=active_params(spec),
     )
-
-
-def planned_cluster(request: PlanRequest) -> PlannedCluster:
-    nodes = tuple(
-        PlannedNode(
-            name=node.name,
-            gpu_type=node.gpu_type,
-            num_gpus=node.num_gpus,
-            gpu_memory_bytes=node.gpu_memory_bytes,
-            interconnect=node.interconnect,
-        )
-        for node in request.cluster.nodes
-    )
-    return PlannedCluster(name=request.cluster.name, nodes=nodes)
 
 
 # --- ranks ---------------------------------------------------------------------------------------------
