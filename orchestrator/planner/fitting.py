@@ -114,7 +114,9 @@ def _fit_stages(request: PlanRequest, layout: Layout, gpus: StageGpus, engine: E
     result = _judge(request, layout, engine, stages)
     if layout.pipeline == 1 or layout.layers_per_stage is not None or not _could_help(result, stages):
         return result
-    balanced = rebalanced(request.spec, layout, gpus, engine)
+    balanced = rebalanced(request.spec, layout, gpus, engine, stages)
+    if balanced.stage_layers(request.spec.num_layers) == layout.stage_layers(request.spec.num_layers):
+        return result
     other = _judge(request, balanced, engine, _stages(request.spec, balanced, gpus, engine))
     return other if _is_better(other, result) else result
 
@@ -203,27 +205,31 @@ def _too_many(request: PlanRequest, args: ResolvedArgs, capacity: KvCapacity) ->
 # --- uneven stages -------------------------------------------------------------------------------------
 
 
-def rebalanced(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs) -> Layout:
+def rebalanced(spec: ModelSpec, layout: Layout, gpus: StageGpus, engine: EngineArgs, stages: list[Stage]) -> Layout:
     """The division of layers whose tightest stage has most room, layer by layer from the engine's own.
 
     Stages hold consecutive layers, so giving a layer from one stage to another shifts those between.
     """
     sizes = [end - first for first, end in layout.stage_layers(spec.num_layers)]
-    best = _room(spec, layout, sizes, gpus, engine)
+    room = [_room(stage, size) for stage, size in zip(stages, sizes, strict=True)]
     for _ in range(spec.num_layers):
-        donor, taker = best.index(min(best)), best.index(max(best))
-        if sizes[donor] == 1 or best[taker] <= 0:
+        donor, taker = room.index(min(room)), room.index(max(room))
+        if sizes[donor] == 1 or room[taker] <= 0:
             break
         tried = [size + (stage == taker) - (stage == donor) for stage, size in enumerate(sizes)]
-        room = _room(spec, layout, tried, gpus, engine)
-        if min(room) <= min(best):
+        custom = replace(layout, layers_per_stage=tuple(tried))
+        # The two that change are looked at first: mostly they tell that nothing is gained.
+        ends = [_room(_tightest(spec, custom, n, gpus[n], engine), tried[n]) for n in (donor, taker)]
+        if min(ends) <= min(room):
             break
-        sizes, best = tried, room
+        after = [_room(*pair) for pair in zip(_stages(spec, custom, gpus, engine), tried, strict=True)]
+        if min(after) <= min(room):
+            break
+        sizes, room = tried, after
     return replace(layout, layers_per_stage=tuple(sizes))
 
 
-def _room(spec: ModelSpec, layout: Layout, sizes: list[int], gpus: StageGpus, engine: EngineArgs) -> list[float]:
+def _room(stage: Stage, num_layers: int) -> float:
     """KV pool for each layer of a stage: what decides how many tokens the stage holds."""
-    custom = replace(layout, layers_per_stage=tuple(sizes))
-    pools = [budget.kv_cache_bytes for budget, _ in _stages(spec, custom, gpus, engine)]
-    return [pool / size if pool > 0 else float(pool) for pool, size in zip(pools, sizes, strict=True)]
+    pool_bytes = stage[0].kv_cache_bytes
+    return pool_bytes / num_layers if pool_bytes > 0 else float(pool_bytes)
