@@ -82,6 +82,48 @@ def test_fp8_with_one_scale_a_matrix_is_what_the_engine_stores(name: str, tmp_pa
         assert abs(difference) <= 4 * LAYERS, (layout, rank)
 
 
+DENSE = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "num_hidden_layers": LAYERS,
+    "max_position_embeddings": 4096,
+}
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "dynamic": False}
+BY_OUTPUT = {"num_bits": 8, "strategy": "channel", "symmetric": True, "dynamic": False}
+BY_TOKEN = {"num_bits": 8, "strategy": "token", "symmetric": True, "dynamic": True}
+
+
+def compressed(format_: str, weights: dict[str, Any], inputs: dict[str, Any] | None = None) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
+    method = {"quant_method": "compressed-tensors", "format": format_, "ignore": ["lm_head"]}
+    return {**method, "config_groups": {"group_0": group}}
+
+
+SCHEMES = {
+    "AWQ": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
+    "FP8 by output": compressed(
+        "float-quantized", {**BY_OUTPUT, "type": "float"}, {**BY_TOKEN, "type": "float"}
+    ),
+    "INT8 by output": compressed("int-quantized", {**BY_OUTPUT, "type": "int"}, {**BY_TOKEN, "type": "int"}),
+    "INT4 in groups": compressed("pack-quantized", {**INT4, "symmetric": True}),
+    "INT4 with zero points": compressed("pack-quantized", {**INT4, "symmetric": False}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_schemes_of_dense_layers_are_what_the_engine_stores(name: str, tmp_path: Path) -> None:
+    """AWQ and the schemes of compressed-tensors, but for a few scales of the cache."""
+    config = {**DENSE, "quantization_config": SCHEMES[name]}
+    for layout in (Layout(), Layout(tensor=2)):
+        difference = ours(config, layout, Rank()) - stored_bytes(config, layout, Rank(), tmp_path)
+        assert abs(difference) <= 16 * LAYERS, layout
+
+
 @pytest.mark.parametrize(
     ("backend", "padding"), [("MARLIN", ExpertPadding(128, 256)), ("TRITON", ExpertPadding(64))]
 )
