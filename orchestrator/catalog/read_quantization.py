@@ -95,12 +95,15 @@ def _compressed_scheme(weights: Fields) -> WeightScheme:
     if kind == "float" and bits == 8:
         return _float8(weights, strategy, group)
     if kind == "int" and bits in (4, 8):
-        format_: WeightFormat = "int4" if bits == 4 else "int8"
-        if strategy in ("group", "channel"):
-            block = (1, group) if strategy == "group" else (1, 1)
-            return WeightScheme(format_, "group" if strategy == "group" else "channel", block, 2, zero_points)
-        return WeightScheme(format_, "tensor", zero_points=zero_points)
+        return _packed_int(bits, strategy, group, zero_points)
     raise ConfigError(f"{weights.source}: {bits} bits of type {kind!r} are not known here")
+
+
+def _packed_int(bits: int, strategy: str, group: int, zero_points: bool) -> WeightScheme:
+    format_: WeightFormat = "int4" if bits == 4 else "int8"
+    if strategy == "group":
+        return WeightScheme(format_, "group", (1, group), 2, zero_points)
+    return WeightScheme(format_, "channel" if strategy == "channel" else "tensor", zero_points=zero_points)
 
 
 def _float8(weights: Fields, strategy: str, group: int) -> WeightScheme:

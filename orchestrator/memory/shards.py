@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import gcd
 
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.quantization import Quantization, WeightScheme
@@ -23,6 +24,9 @@ from orchestrator.memory.weights import (
     layer_weights,
     prediction_weights,
 )
+
+# Below it vLLM does not refine the blocks of an FP8 expert.
+SMALLEST_REFINED_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,16 @@ def _totals(weight: Weight, scheme: WeightScheme | None, dtype: str, cut: Cut) -
     parameters = rows * columns * copies
     if scheme is not None:
         return WeightTotals(parameters, _stored_bytes(weight, scheme, rows, columns, cut) * copies)
-    return WeightTotals(parameters, parameters * DTYPE_BYTES[weight.dtype or dtype])
+    values = _plain_values(weight, rows, columns, cut) * copies
+    return WeightTotals(parameters, values * DTYPE_BYTES[weight.dtype or dtype])
+
+
+def _plain_values(weight: Weight, rows: int, columns: int, cut: Cut) -> int:
+    """Values of an unquantised weight; biases of experts are padded with them."""
+    if weight.group is Group.ROUTED_EXPERT and columns == 1:
+        is_inner = weight.split is Split.ROWS
+        return _round_up(rows, cut.padding.inner if is_inner else cut.padding.hidden)
+    return rows * columns
 
 
 def _stored_bytes(weight: Weight, scheme: WeightScheme, rows: int, columns: int, cut: Cut) -> int:
@@ -170,7 +183,19 @@ def _stored_bytes(weight: Weight, scheme: WeightScheme, rows: int, columns: int,
     inner, hidden = cut.padding.inner, cut.padding.hidden
     row_multiple, column_multiple = (inner, hidden) if weight.split is Split.ROWS else (hidden, inner)
     rows, columns = _round_up(rows, row_multiple), _round_up(columns, column_multiple)
-    return scheme.stored_bytes(rows, columns, cut.padding.packed)
+    return _refined(weight, scheme, rows, columns).stored_bytes(rows, columns, cut.padding.packed)
+
+
+def _refined(weight: Weight, scheme: WeightScheme, rows: int, columns: int) -> WeightScheme:
+    """Blocks of an expert that a cut would go through are refined to ones it leaves whole.
+
+    `refine_fp8_moe_block_shape` of vllm/model_executor/layers/fused_moe/oracle/fp8.py.
+    """
+    inner = rows if weight.split is Split.ROWS else columns
+    if scheme.granularity != "block" or all(inner % size == 0 for size in scheme.block):
+        return scheme
+    size = gcd(*scheme.block, rows, columns)
+    return replace(scheme, block=(size, size)) if size >= SMALLEST_REFINED_BLOCK else scheme
 
 
 def _round_up(size: int, multiple: int) -> int:

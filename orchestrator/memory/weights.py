@@ -246,15 +246,11 @@ def _router_weights(moe: MoE, module: str, hidden: int) -> tuple[Weight, ...]:
 def _expert_biases(moe: MoE, module: str, hidden: int) -> tuple[Weight, ...]:
     if not moe.expert_bias:
         return ()
-    group, count, name = Group.ROUTED_EXPERT, moe.num_experts, f"{module}.experts.0"
+    group, count, width = Group.ROUTED_EXPERT, moe.num_experts, moe.intermediate_size
+    name = f"{module}.experts.0"
     return (
-        Weight(
-            f"{name}.gate_up_proj.bias",
-            2 * moe.intermediate_size,
-            split=Split.ROWS,
-            group=group,
-            copies=count,
-        ),
+        Weight(f"{name}.gate_proj.bias", width, split=Split.ROWS, group=group, copies=count),
+        Weight(f"{name}.up_proj.bias", width, split=Split.ROWS, group=group, copies=count),
         Weight(f"{name}.down_proj.bias", hidden, group=group, copies=count),
     )
 

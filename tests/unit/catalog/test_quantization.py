@@ -91,7 +91,7 @@ def test_patterns_name_whole_components(pattern: str, module: str, named: bool) 
         (compressed(num_bits=8, type="float", strategy="channel"), WeightScheme("fp8", "channel")),
         (
             compressed(num_bits=8, type="int", strategy="channel", symmetric=True),
-            WeightScheme("int8", "channel", (1, 1), 2),
+            WeightScheme("int8", "channel"),
         ),
         (
             compressed(num_bits=4, type="float", strategy="tensor_group", group_size=16),
