@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from orchestrator.deploy import engine_args, session
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_service
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ApplyFailed, ConfigError
 from orchestrator.store.secrets import ensure_api_key
 
 HELP = """Deploy MODEL and return once a token has come back through the public path.
@@ -63,11 +64,14 @@ def deploy(
     if dry_run:
         _print_config(service, as_json)
         return
+    # An operator's SIGTERM undoes as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = ProgressView()
+    target = session.Target(address, host, port, front.value)
     try:
-        outcome, base_url = session.deploy(
-            service, session.Target(address, host, port, front.value), view, timeout, wait
-        )
+        outcome, base_url = session.deploy(service, target, view, timeout, wait)
+    except KeyboardInterrupt:
+        raise ApplyFailed(f"interrupted; {service.name} is as it was before") from None
     finally:
         view.close()
     if as_json:

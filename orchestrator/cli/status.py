@@ -47,9 +47,8 @@ def collect(address: str | None) -> dict[str, Any]:
         document["ray"] = {"error": str(error)}
         return document
     live = _live_replicas(front)
-    document["models"] = [
-        _model(name, app, live.get(name, 0)) for name, app in sorted(applications.items()) if name != INGRESS_NAME
-    ]
+    applications.pop(INGRESS_NAME, None)
+    document["models"] = [_model(name, app, live.get(name, 0)) for name, app in sorted(applications.items())]
     return document
 
 

@@ -49,13 +49,18 @@ class Cluster:
 
 
 def find_cluster(address: str | None) -> Cluster | None:
-    """The Ray that a command means, or None when none runs. In order: --address, RAY_DASHBOARD_URL (or Ray's own
-    RAY_API_SERVER_ADDRESS), the one recorded as started here, one whose dashboard answers on the usual port."""
+    """The Ray that a command means, or None when none runs.
+
+    In order: --address, RAY_DASHBOARD_URL (or Ray's own RAY_API_SERVER_ADDRESS), the one recorded as started here,
+    one whose dashboard answers on the usual port. The address `local` means the one started here and no other.
+    """
     named = address or os.environ.get("RAY_DASHBOARD_URL") or os.environ.get("RAY_API_SERVER_ADDRESS")
-    if named:
+    if named and named != "local":
         return Cluster(_as_url(named), ours=False)
     if (record := _running_record()) is not None:
         return Cluster(str(record["dashboard_url"]), ours=True)
+    if named == "local":
+        return None
     usual = f"http://{LOCAL_HOST}:{DASHBOARD_PORT}"
     return Cluster(usual, ours=False) if _is_ray(usual) else None
 
@@ -114,7 +119,11 @@ def start_local(say: Callable[[str], None]) -> Cluster:
 def stop_local() -> bool:
     """End the Ray that was started here, and nothing else; whether one ran."""
     record = read_record(RECORD)
-    ended = record is not None and processes.end(int(record["pid"]), float(record["started"] or 0))
+    # Models are gone before this (`down` deletes them first), so there is nothing a patient end would save: asked
+    # politely, raylet drains an empty node for 30 s.
+    ended = record is not None and processes.end(
+        int(record["pid"]), float(record["started"] or 0), timeout_s=3.0, all_at_once=True
+    )
     forget_record(RECORD)
     return ended
 

@@ -45,13 +45,18 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def end(pid: int, started: float, timeout_s: float = 20.0) -> bool:
-    """End a process with all its descendants: asked first, killed after `timeout_s`. Whether it was running."""
+def end(pid: int, started: float, timeout_s: float = 20.0, all_at_once: bool = False) -> bool:
+    """End a process with all its descendants: asked first, killed after `timeout_s`. Whether it was running.
+
+    `all_at_once` asks the descendants too, where the first would otherwise wait for them in vain (Ray drains its node
+    for 30 s, and leaves helpers of its dashboard behind).
+    """
     if not is_running(pid, started):
         return False
     members = family(pid)
-    with contextlib.suppress(psutil.Error):
-        psutil.Process(pid).terminate()
+    for process in members if all_at_once else members[:1]:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
     _, alive = psutil.wait_procs(members, timeout=timeout_s)
     for process in alive:
         with contextlib.suppress(psutil.Error):

@@ -53,15 +53,8 @@ def deploy(service: Service, target: Target, view: View, timeout_s: float, wait:
     on_gpus = any(node.num_gpus for node in api.nodes())
     app, model = application_of(service, front.control_url, on_gpus, view.say)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
-    deployer = Deployer(
-        api,
-        front,
-        fronts.FrontControl(front.control_url),
-        PublicApi(front.base_url, key),
-        view,
-        timeline,
-        _proxy(front),
-    )
+    control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
+    deployer = Deployer(api, front, control, public, view, timeline, _proxy(front))
     return deployer.deploy(app, model.weights_bytes, timeout_s, wait), front.base_url
 
 
