@@ -241,14 +241,7 @@ def _print_refusals(error: NoFeasiblePlan) -> None:
 
 
 def _print_rule_of_thumb(request: PlanRequest, found: Found) -> None:
-    rule = rule_of_thumb(request.spec, request.quantization, request.cluster)
+    rule, fits = rule_of_thumb(request), found.winner is not None
     typer.echo(rule.sentence())
-    difference = disagreement(
-        rule,
-        found.winner is not None,
-        request.spec,
-        request.quantization,
-        request.cluster,
-        request.engine.gpu_memory_utilization,
-    )
-    typer.echo(difference or f"the exact figure agrees: {'it fits' if found.winner else 'it does not fit'}")
+    agreement = f"the exact figure agrees: {'it fits' if fits else 'it does not fit'}"
+    typer.echo(disagreement(rule, fits, request) or agreement)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from orchestrator.catalog.models import ModelSpec
-from orchestrator.catalog.quantization import Quantization
-from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from orchestrator.cluster.snapshot import NodeSnapshot
+from orchestrator.memory.kv_cache import kv_bytes_per_token
+from orchestrator.memory.layout import Layout
 from orchestrator.planner.counts import total_params
+from orchestrator.planner.pools import gpu_of
+from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import model_bytes
 
 OVERHEAD_FACTOR = 1.15
@@ -66,16 +68,24 @@ class RuleOfThumb:
         )
 
 
-def rule_of_thumb(
-    spec: ModelSpec, quantization: Quantization | None, cluster: ClusterSnapshot, kv_budget_bytes: int = 0
-) -> RuleOfThumb:
-    """The rule for a model on all free GPUs of a cluster."""
+def rule_of_thumb(request: PlanRequest) -> RuleOfThumb:
+    """The rule for a model on all free GPUs of a cluster; the KV budget is what was asked for, or nothing."""
+    spec, quantization = request.spec, request.quantization
     return RuleOfThumb(
         parameters=total_params(spec),
         bytes_per_parameter=BYTES_PER_PARAMETER[quantization.weight_format if quantization else spec.dtype],
-        kv_budget_bytes=kv_budget_bytes,
-        available_bytes=sum(nominal_bytes(node) * len(node.free_gpus) for node in cluster.nodes),
+        kv_budget_bytes=_kv_budget_bytes(request),
+        available_bytes=sum(nominal_bytes(node) * len(node.free_gpus) for node in request.cluster.nodes),
     )
+
+
+def _kv_budget_bytes(request: PlanRequest) -> int:
+    """The cache of as many requests of full length as were asked for at once, held once."""
+    if request.constraints.concurrency is None:
+        return 0
+    args = request.engine.resolve(request.spec, Layout(), gpu_of(request.cluster.nodes[0].kind))
+    token_bytes = kv_bytes_per_token(request.spec, Layout(), 0, args)
+    return request.constraints.concurrency * args.max_model_len * token_bytes
 
 
 def nominal_bytes(node: NodeSnapshot) -> int:
@@ -91,19 +101,14 @@ def _nominal_gb() -> dict[str, int]:
     return listed
 
 
-def disagreement(
-    rule: RuleOfThumb,
-    exact_fits: bool,
-    spec: ModelSpec,
-    quantization: Quantization | None,
-    cluster: ClusterSnapshot,
-    utilization: float,
-) -> str | None:
+def disagreement(rule: RuleOfThumb, exact_fits: bool, request: PlanRequest) -> str | None:
     """Why the exact verdict differs from the rule's; None where they agree."""
     if rule.fits == exact_fits:
         return None
-    stored = sum(model_bytes(spec, quantization, spec.dtype))
-    usable = int(utilization * sum(node.gpu_memory_bytes * len(node.free_gpus) for node in cluster.nodes))
+    utilization = request.engine.gpu_memory_utilization
+    stored = sum(model_bytes(request.spec, request.quantization, request.spec.dtype))
+    reported = sum(node.gpu_memory_bytes * len(node.free_gpus) for node in request.cluster.nodes)
+    usable = int(utilization * reported)
     verdict = "fits" if exact_fits else "does not fit"
     return (
         f"the exact figure {verdict}: weights take {stored / GB:,.0f} GB as stored, where the rule counts "
