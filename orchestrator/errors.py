@@ -26,6 +26,10 @@ class UnknownGpu(ConfigError):
     """A GPU name outside the catalogue; the text suggests near names."""
 
 
+class CheckpointUnavailable(OrchestratorError):
+    """A checkpoint that cannot be fetched, built or kept here; the text gives the cause and the way out."""
+
+
 class NoFeasiblePlan(OrchestratorError):
     """No layout fits; `reasons` keeps one sentence for each candidate that was refused."""
 
@@ -44,3 +48,7 @@ class ApplyFailed(OrchestratorError):
 
 class ClusterUnavailable(OrchestratorError):
     """No Ray to talk to, or one that cannot be used (version, authentication, reach)."""
+
+
+class PlanInconsistent(OrchestratorError):
+    """A plan whose books do not balance; the text names what is held twice, lost or miscounted."""

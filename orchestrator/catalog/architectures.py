@@ -79,9 +79,7 @@ def _qwen3_moe(text: Fields) -> Body:
     return _qwen_moe(text, attention, shared_gate=shared > 0, router_quantized=True)
 
 
-def _qwen_moe(
-    text: Fields, attention: GroupedAttention, shared_gate: bool, router_quantized: bool = False
-) -> Body:
+def _qwen_moe(text: Fields, attention: GroupedAttention, shared_gate: bool, router_quantized: bool = False) -> Body:
     step = text.size("decoder_sparse_step", default=1)
     dense = set(text.items("mlp_only_layers"))
     moe = MoE(
@@ -150,9 +148,7 @@ def _deepseek_moe(text: Fields) -> MoE:
 def _latent(text: Fields) -> LatentAttention:
     indexer = None
     if text.has("index_topk"):
-        indexer = SparseIndexer(
-            text.size("index_n_heads"), text.size("index_head_dim"), text.size("index_topk")
-        )
+        indexer = SparseIndexer(text.size("index_n_heads"), text.size("index_head_dim"), text.size("index_topk"))
     return LatentAttention(
         num_heads=text.size("num_attention_heads"),
         q_lora_rank=text.optional_size("q_lora_rank"),
@@ -289,9 +285,7 @@ def _windows(text: Fields) -> list[int | None]:
     depth, window = _depth(text), _window(text)
     kinds = text.items("layer_types")
     if kinds and len(kinds) != depth:
-        raise ConfigError(
-            f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}"
-        )
+        raise ConfigError(f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}")
     if kinds:
         return [window if kind == "sliding_attention" else None for kind in kinds]
     return [window] * depth

@@ -103,9 +103,7 @@ def load_document(path: Path) -> Mapping[str, Any]:
     try:
         size = path.stat().st_size
         if size > LARGEST_DOCUMENT_BYTES:
-            raise ConfigError(
-                f"{path} has {size} bytes and is no config: the limit is {LARGEST_DOCUMENT_BYTES}"
-            )
+            raise ConfigError(f"{path} has {size} bytes and is no config: the limit is {LARGEST_DOCUMENT_BYTES}")
         text = path.read_text("utf-8")
         document = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:

@@ -90,7 +90,5 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{self.source}: {name} is {value!r}; it must be a whole number")
         if not minimum <= value <= LARGEST_SIZE:
-            raise ConfigError(
-                f"{self.source}: {name} is {value}; it must be between {minimum} and {LARGEST_SIZE}"
-            )
+            raise ConfigError(f"{self.source}: {name} is {value}; it must be between {minimum} and {LARGEST_SIZE}")
         return value

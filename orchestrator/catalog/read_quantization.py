@@ -27,10 +27,9 @@ def read_quantization(whole: Fields, text: Fields) -> Quantization | None:
 
 def _fp8(config: Fields) -> Quantization:
     block = config.items("weight_block_size")
+    scheme = WeightScheme("fp8", "tensor")
     if block:
         scheme = WeightScheme("fp8", "block", (int(block[0]), int(block[1])))
-    else:
-        scheme = WeightScheme("fp8", "tensor")
     return Quantization("fp8", (QuantizationRule(scheme),), _ignored(config))
 
 

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
+from orchestrator.cli import build, chat, delete, deploy, logs, models, status
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -33,10 +34,25 @@ def _root(
     """Plan, deploy and watch Mixture-of-Experts models on Ray."""
 
 
+_ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app.command(help=models.HELP)(models.models)
+app.command(help=build.HELP)(build.build)
+app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
+app.command(help=status.HELP)(status.status)
+app.command(help=chat.HELP)(chat.chat)
+app.command(help=logs.HELP)(logs.logs)
+app.command(help=delete.DELETE_HELP)(delete.delete)
+app.command(help=delete.DOWN_HELP)(delete.down)
+
+
 def main() -> None:
     """Run the command line: expected failures are one line on stderr and exit code 1."""
     try:
         app()
     except OrchestratorError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("error: interrupted", err=True, fg="red")
         sys.exit(1)

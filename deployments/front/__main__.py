@@ -1,0 +1,169 @@
+"""`python -m deployments.front`: the front of one cluster, a process of its own that outlives Ray."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvicorn
+
+from deployments.front.control import build_control
+from deployments.front.events import EventLog
+from deployments.front.haproxy import HAProxy
+from deployments.front.haproxy_config import FrontSettings
+from deployments.front.ingress import build_ingress
+from deployments.front.registry import Registry
+from deployments.governance.access import AccessPolicy
+from orchestrator.errors import OrchestratorError
+from orchestrator.store.secrets import control_token, hash_key, read_api_key
+
+MAX_CONNECTIONS = 20_000
+TICK_S = 0.5
+# HAProxy's restart after a crash: at once, then slower, so that a crash loop does not eat a core.
+RESTART_DELAY_S = 1.0
+
+
+class KeyFile:
+    """The access rules of an API key file, read anew when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._policy = AccessPolicy()
+
+    def refresh(self) -> None:
+        """Read the file if it changed. A file that cannot be read lets nobody in."""
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp == self._stamp:
+                return
+            self._policy = AccessPolicy(frozenset({hash_key(read_api_key(self._path))}))
+            self._stamp = stamp
+        except (OSError, OrchestratorError) as error:
+            if self._policy.key_digests:
+                print(f"front: no key is accepted: {error}", file=sys.stderr, flush=True)
+            self._policy, self._stamp = AccessPolicy(), None
+
+    def policy(self) -> AccessPolicy:
+        return self._policy
+
+
+class Front:
+    """HAProxy, the ingress behind it and the control door, until told to stop."""
+
+    def __init__(
+        self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path, haproxy: bool
+    ) -> None:
+        self._settings = settings
+        self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
+        self._changed, self._stopping = asyncio.Event(), asyncio.Event()
+        self._haproxy = HAProxy(settings) if haproxy else None
+        ingress = build_ingress(self._registry, self._keys.policy)
+        control = build_control(self._registry, self._events, self._keys.policy, self._changed, control_token())
+        self._servers = [
+            _server(ingress, uds=str(settings.ingress_socket)),
+            _server(control, host=control_host, port=control_port),
+        ]
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._keys.refresh()
+        serving = [asyncio.create_task(server._serve()) for server in self._servers]
+        keeping = [asyncio.create_task(self._keep_routes())]
+        if self._haproxy is not None:
+            await self._haproxy.start(self._registry)
+            keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
+        print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
+        await self._wait_for_end([*keeping, *serving])
+        for task in keeping:
+            task.cancel()
+        if self._haproxy is not None:
+            await self._haproxy.stop()
+        for server in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    async def _wait_for_end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Until a signal comes; a part that ends by itself ends the whole, with its own error."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping not in done:
+            stopping.cancel()
+            for task in done:
+                task.result()
+
+    async def _keep_routes(self) -> None:
+        """Renew HAProxy's routes when replicas come, go or fall silent; renew the keys when their file changes."""
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), TICK_S)
+            self._keys.refresh()
+            if self._registry.expire(time.monotonic()) or self._changed.is_set():
+                self._changed.clear()
+                if self._haproxy is not None:
+                    await self._haproxy.reload(self._registry)
+
+    async def _keep_haproxy(self, haproxy: HAProxy) -> None:
+        """Start HAProxy again if it dies."""
+        while True:
+            code = await haproxy.ended()
+            print(f"front: HAProxy ended with code {code}; starting it again", file=sys.stderr, flush=True)
+            await asyncio.sleep(RESTART_DELAY_S)
+            await haproxy.start(self._registry)
+
+
+def _server(app: object, **address: object) -> uvicorn.Server:
+    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", ws="none", **address)
+    return uvicorn.Server(config)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deployments.front", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="state of this front")
+    parser.add_argument("--host", default="127.0.0.1", help="public address")
+    parser.add_argument("--port", type=int, default=8000, help="public port")
+    parser.add_argument("--control-host", default="127.0.0.1", help="where replicas reach the front")
+    parser.add_argument("--control-port", type=int, required=True)
+    parser.add_argument("--key-file", type=Path, required=True, help="the API key clients send")
+    parser.add_argument("--no-haproxy", action="store_true", help="only the control door: Serve's proxy is the way in")
+    return parser.parse_args()
+
+
+def most_connections() -> int:
+    """As many clients as file descriptors allow: each takes one at both ends, and HAProxy itself some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else max(100, min(MAX_CONNECTIONS, hard // 2 - 200))
+
+
+def main() -> None:
+    """Run the front; an expected failure is one line and exit code 1."""
+    arguments = _parse()
+    os.umask(0o077)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    settings = FrontSettings(arguments.folder, arguments.host, arguments.port, most_connections())
+
+    async def run() -> None:
+        front = Front(
+            settings, arguments.control_host, arguments.control_port, arguments.key_file, not arguments.no_haproxy
+        )
+        await front.run()
+
+    try:
+        asyncio.run(run())
+    except OrchestratorError as error:
+        sys.exit(f"error: {error}")
+
+
+main()

@@ -1,0 +1,156 @@
+"""HAProxy's configuration, model map and error pages as text. Pure.
+
+Why HAProxy and why ours: docs/front.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.front.registry import Deployment
+from deployments.openai_errors import OpenAIError
+
+# What a replica's app may be asked through the front. Everything else it offers stays inside.
+ENGINE_PATHS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages",
+    "/v1/messages/count_tokens", "/v1/score", "/score", "/v1/rerank", "/rerank", "/pooling", "/classify",
+    "/tokenize", "/detokenize",
+)  # fmt: skip
+# The model is chosen by the body's `model`, as far as one buffer reaches; longer bodies go by the ingress, which
+# reads them whole. A buffer is held per connection only while its request or answer passes.
+BUFFER_BYTES = 128 * 1024
+RETRY_AFTER_S = 5
+_PHRASES = {400: "Bad Request", 408: "Request Timeout", 500: "Internal Server Error", 502: "Bad Gateway",
+            503: "Service Unavailable", 504: "Gateway Timeout"}  # fmt: skip
+_ERRORS = (
+    OpenAIError(400, "The request is not valid HTTP.", "bad_request"),
+    OpenAIError(408, "The request did not arrive in time.", "request_timeout"),
+    OpenAIError(500, "The gateway failed.", "internal_error"),
+    OpenAIError(502, "The model's server broke off before it answered.", "bad_gateway"),
+    OpenAIError(503, "The model is not being served right now.", "unavailable", {"retry-after": str(RETRY_AFTER_S)}),
+    OpenAIError(504, "The model's server did not answer in time.", "gateway_timeout"),
+)
+
+
+@dataclass(frozen=True)
+class FrontSettings:
+    """Where the front listens and what it may hold.
+
+    folder: state of this front; host, port: the public address; idle_timeout_s: the longest silence within an answer.
+    """
+
+    folder: Path
+    host: str
+    port: int
+    max_connections: int
+    idle_timeout_s: int = 300
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "haproxy.cfg"
+
+    @property
+    def map_path(self) -> Path:
+        return self.folder / "models.map"
+
+    @property
+    def ingress_socket(self) -> Path:
+        return self.folder / "ingress.sock"
+
+
+def backend_name(deployment: str) -> str:
+    """A backend's name: HAProxy's own alphabet, and no two deployments alike."""
+    return "model_" + hashlib.sha256(deployment.encode()).hexdigest()[:16]
+
+
+def render_map(routes: Mapping[str, str]) -> str:
+    """Model names and aliases with their backends, one a line."""
+    return "".join(f"{name} {backend_name(target)}\n" for name, target in sorted(routes.items()))
+
+
+def error_pages(settings: FrontSettings) -> dict[Path, bytes]:
+    """HAProxy's own errors, in OpenAI's shape and with their own status, as whole HTTP responses."""
+    return {settings.folder / f"{error.status}.http": _page(error) for error in _ERRORS}
+
+
+def _page(error: OpenAIError) -> bytes:
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(error.body)),
+        "connection": "close",
+    }
+    lines = [f"{name}: {value}" for name, value in {**headers, **error.headers}.items()]
+    head = "\r\n".join([f"HTTP/1.1 {error.status} {_PHRASES[error.status]}", *lines, "", ""])
+    return head.encode() + error.body
+
+
+def render_config(settings: FrontSettings, deployments: Iterable[Deployment]) -> str:
+    """The whole configuration: public frontend, one backend per deployment, and the ingress for the rest."""
+    blocks = [_global(settings), _defaults(settings), _frontend(settings), _ingress(settings)]
+    return "\n".join([*blocks, *(_backend(known) for known in deployments)])
+
+
+def _global(settings: FrontSettings) -> str:
+    return f"""\
+global
+    maxconn {settings.max_connections}
+    stats socket unix@{settings.folder}/haproxy.sock mode 600 level admin
+    tune.bufsize {BUFFER_BYTES}
+    hard-stop-after {settings.idle_timeout_s}s
+"""
+
+
+def _defaults(settings: FrontSettings) -> str:
+    pages = "\n".join(f"    errorfile {error.status} {settings.folder}/{error.status}.http" for error in _ERRORS)
+    return f"""\
+defaults
+    mode http
+    option redispatch
+    option http-no-delay
+    retries 2
+    retry-on conn-failure
+    http-reuse always
+    timeout connect 5s
+    timeout http-request 30s
+    timeout http-keep-alive 75s
+    timeout queue 30s
+    timeout client {settings.idle_timeout_s}s
+    timeout server {settings.idle_timeout_s}s
+{pages}
+"""
+
+
+def _frontend(settings: FrontSettings) -> str:
+    model = f"req.body,json_query('$.model'),map_str({settings.map_path})"
+    return f"""\
+frontend public
+    bind {settings.host}:{settings.port}
+    acl engine_path path {" ".join(ENGINE_PATHS)}
+    http-request wait-for-body time 30s if METH_POST engine_path
+    http-request set-var(txn.backend) {model} if METH_POST engine_path
+    use_backend %[var(txn.backend)] if {{ var(txn.backend) -m found }}
+    default_backend ingress
+"""
+
+
+def _ingress(settings: FrontSettings) -> str:
+    return f"""\
+backend ingress
+    server ingress unix@{settings.ingress_socket}
+"""
+
+
+def _backend(known: Deployment) -> str:
+    servers = [f"    server {said.replica} {said.host}:{said.port}" for said in known.live]
+    return "\n".join([
+        f"backend {backend_name(known.name)}",
+        "    balance leastconn",
+        "    option httpchk GET /health",
+        "    http-check expect status 200",
+        "    default-server check inter 2s fall 2 rise 1",
+        *servers,
+        "",
+    ])  # fmt: skip

@@ -1,0 +1,1 @@
+"""Governance as plain ASGI pieces: the same ones wrap a replica's own app and the front's."""

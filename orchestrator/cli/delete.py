@@ -1,0 +1,68 @@
+"""`delete` and `down`: take one model away, or everything that was started here."""
+
+from __future__ import annotations
+
+import contextlib
+
+import typer
+
+from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, out, print_json
+from orchestrator.deploy import cluster as clusters
+from orchestrator.deploy import front as fronts
+from orchestrator.deploy.render import INGRESS_NAME
+from orchestrator.deploy.session import connected, deleter, the_front
+from orchestrator.errors import ClusterUnavailable, UnknownModel
+
+DELETE_HELP = """Take a deployed model away: answers already begun are finished, then its processes end."""
+DOWN_HELP = """Stop everything that was started here: every model, the front, and the Ray that `deploy` started.
+
+A Ray that was already running is left alone, and so are its other applications.
+"""
+
+
+def delete(
+    name: str = typer.Argument(..., help="The name it is served under."),
+    address: str = AddressOption,
+    as_json: bool = JsonOption,
+) -> None:
+    view = ProgressView()
+    view.phase("stopping")
+    try:
+        gone = deleter(connected(address), the_front(), view).delete(name)
+    finally:
+        view.close()
+    if not gone:
+        raise UnknownModel(f"no model {name!r} is deployed; see: orchestrator status")
+    if as_json:
+        print_json({"name": name, "action": "deleted"})
+    else:
+        out.print(f"{name}: deleted", highlight=False)
+
+
+def down(as_json: bool = JsonOption) -> None:
+    view = ProgressView()
+    view.phase("stopping")
+    try:
+        models = _delete_all(view)
+        stopped = {"front": fronts.stop_front(), "ray": clusters.stop_local()}
+    finally:
+        view.close()
+    if as_json:
+        print_json({"models": models, **stopped})
+        return
+    parts = [*models, *(what for what, ended in stopped.items() if ended)]
+    out.print(f"stopped: {', '.join(parts)}" if parts else "nothing was running", highlight=False)
+
+
+def _delete_all(view: ProgressView) -> list[str]:
+    """Delete the models this front knows; with Ray or the front gone there is nothing left to delete."""
+    deleted: list[str] = []
+    with contextlib.suppress(ClusterUnavailable):
+        api, front = connected(None), the_front()
+        if front.kind == "serve":
+            deleter(api, front, view).delete(INGRESS_NAME)
+        for row in fronts.FrontControl(front.control_url).deployments():
+            view.say(f"deleting {row['name']}")
+            if deleter(api, front, view).delete(row["name"]):
+                deleted.append(row["name"])
+    return deleted

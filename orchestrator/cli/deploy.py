@@ -1,0 +1,129 @@
+"""`deploy`: bring a model up and return once a token has come back."""
+
+from __future__ import annotations
+
+import signal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, err, out, print_json, print_phases
+from orchestrator.deploy import engine_args, session
+from orchestrator.deploy import front as fronts
+from orchestrator.deploy.apply import Outcome
+from orchestrator.deploy.service import Service, make_service, read_service
+from orchestrator.errors import ApplyFailed, ConfigError
+from orchestrator.store.secrets import ensure_api_key
+
+HELP = """Deploy MODEL and return once a token has come back through the public path.
+
+MODEL is a name (see `orchestrator models`), a folder with a checkpoint, or a Hugging Face id. With no Ray running,
+one is started on this machine. Deploying again changes only what differs.
+
+Any vLLM engine argument may follow by its own name:
+
+    orchestrator deploy smol-moe --max-model-len 1024 --max-num-seqs 8
+
+A service can be kept in git and deployed with -f:
+
+    name: chat
+    model: smol-moe
+    replicas: 1
+    engine: {max_model_len: 1024}
+    access: {auth: true}
+"""
+
+
+class FrontKind(str, Enum):
+    """What stands between clients and replicas."""
+
+    haproxy = "haproxy"
+    serve = "serve"
+
+
+def deploy(
+    context: typer.Context,
+    model: str = typer.Argument(None, help="Name, folder or Hugging Face id.", show_default=False),
+    file: Path = typer.Option(None, "-f", "--file", help="A service file instead of MODEL.", show_default=False),
+    name: str = typer.Option(None, help="Serve under this name. Default: the model's.", show_default=False),
+    replicas: int = typer.Option(None, help="How many copies of the engine.", show_default=False),
+    auth: bool = typer.Option(None, "--auth/--no-auth", help="Whether callers need the API key.", show_default="auth"),
+    host: str = typer.Option(fronts.DEFAULT_HOST, help="Public address to listen on."),
+    port: int = typer.Option(fronts.DEFAULT_PORT, help="Public port to listen on."),
+    front: FrontKind = typer.Option(FrontKind.haproxy, help="The way in: HAProxy, or Serve's own proxy (slower)."),
+    timeout: float = typer.Option(session.DEFAULT_TIMEOUT_S, min=1, help="Give up, and undo, after so many seconds."),
+    wait: bool = typer.Option(True, "--wait/--no-wait", help="Return at once with --no-wait; then see `status`."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
+    address: str = AddressOption,
+    as_json: bool = JsonOption,
+) -> None:
+    service = _service(context.args, model, file, name=name, replicas=replicas, auth=auth)
+    if dry_run:
+        _print_config(service, as_json)
+        return
+    # An operator's SIGTERM undoes as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    view = ProgressView()
+    target = session.Target(address, host, port, front.value)
+    try:
+        outcome, base_url = session.deploy(service, target, view, timeout, wait)
+    except KeyboardInterrupt:
+        raise ApplyFailed(f"interrupted; {service.name} is as it was before") from None
+    finally:
+        view.close()
+    if as_json:
+        print_json(_document(outcome, base_url, service))
+    else:
+        _print_outcome(outcome, base_url, service, wait)
+
+
+def _service(words: list[str], model: str | None, file: Path | None, **given: Any) -> Service:
+    """The service that the command line describes; what is given there wins over the file."""
+    engine = engine_args.parse_command_line(words)
+    if (model is None) == (file is None):
+        raise ConfigError("name a MODEL, or a service file with -f (one of the two)")
+    fields: dict[str, Any] = read_service(file).model_dump() if file else {"model": model}
+    fields["engine"] = {**fields.get("engine", {}), **engine}
+    if given["auth"] is not None:
+        fields["access"] = {**fields.get("access", {}), "auth": given["auth"]}
+    fields.update({key: given[key] for key in ("name", "replicas") if given[key] is not None})
+    return make_service(**fields)
+
+
+def _print_config(service: Service, as_json: bool) -> None:
+    control_url = f"http://{fronts.CONTROL_HOST}:{fronts.CONTROL_PORT}"
+    app, _ = session.application_of(service, control_url, on_gpus=False, say=lambda line: err.print(line))
+    config = {"proxy_location": "Disabled", "applications": [app]}
+    if as_json:
+        print_json(config)
+    else:
+        typer.echo(yaml.safe_dump(config, sort_keys=False), nl=False)
+
+
+def _document(outcome: Outcome, base_url: str, service: Service) -> dict[str, Any]:
+    return {
+        "name": outcome.name,
+        "action": outcome.action,
+        "changes": [vars(change) for change in outcome.changes],
+        "phases_seconds": outcome.seconds,
+        "total_seconds": sum(outcome.seconds.values()),
+        "kv_cache_tokens": outcome.facts.get("kv_cache_tokens"),
+        "base_url": base_url,
+        "api_key_file": str(ensure_api_key()) if service.access.auth else None,
+    }
+
+
+def _print_outcome(outcome: Outcome, base_url: str, service: Service, wait: bool) -> None:
+    for change in outcome.changes:
+        err.print(f"  {change}", highlight=False, markup=False)
+    if outcome.seconds:
+        print_phases(outcome.seconds)
+    if tokens := outcome.facts.get("kv_cache_tokens"):
+        err.print(f"  KV cache holds {tokens:,} tokens", highlight=False)
+    verb = outcome.action if wait or outcome.action == "unchanged" else "submitted"
+    out.print(f"{outcome.name}: {verb}", highlight=False)
+    out.print(f"base_url: {base_url}", highlight=False)
+    out.print(f"api_key:  {'in ' + str(ensure_api_key()) if service.access.auth else 'not needed'}", highlight=False)

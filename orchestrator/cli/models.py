@@ -1,0 +1,22 @@
+"""`models`: what can be deployed by name."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from orchestrator.cli.output import JsonOption, out, print_json
+from orchestrator.demo import DEMO_MODELS
+from orchestrator.deploy.models import known_models
+
+HELP = """List the models that `deploy` knows by name. A folder with a checkpoint or a Hugging Face id will do too."""
+
+
+def models(as_json: bool = JsonOption) -> None:
+    rows = [{"name": name, "description": DEMO_MODELS[name].summary} for name in known_models()]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "what it is", box=None)
+    for row in rows:
+        table.add_row(row["name"], row["description"])
+    out.print(table)

@@ -1,0 +1,101 @@
+"""`status`: what is served, by how many replicas, and where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from orchestrator.cli.output import AddressOption, JsonOption, out, print_json
+from orchestrator.deploy import cluster as clusters
+from orchestrator.deploy import front as fronts
+from orchestrator.deploy.render import INGRESS_NAME
+from orchestrator.deploy.serve_config import failure
+from orchestrator.deploy.session import connected
+from orchestrator.errors import ApplyFailed, ClusterUnavailable
+
+HELP = """Show the cluster, the front and every deployed model. Exit code 0 also when nothing runs: that is a state."""
+
+
+def status(address: str = AddressOption, as_json: bool = JsonOption) -> None:
+    document = collect(address)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def collect(address: str | None) -> dict[str, Any]:
+    """Everything there is to say, as JSON would have it."""
+    front = fronts.running_front()
+    document: dict[str, Any] = {
+        "ray": None,
+        "front": {"base_url": front.base_url, "pid": front.pid} if front else None,
+        "models": [],
+    }
+    if address is None and clusters.find_cluster(None) is None:
+        return document
+    try:
+        api = connected(address)
+        document["ray"] = {
+            "dashboard_url": api.url,
+            "version": api.version(),
+            "nodes": [n.describe() for n in api.nodes()],
+        }
+        applications = api.serve_details()["applications"]
+    except ClusterUnavailable as error:
+        document["ray"] = {"error": str(error)}
+        return document
+    live = _live_replicas(front)
+    applications.pop(INGRESS_NAME, None)
+    document["models"] = [_model(name, app, live.get(name, 0)) for name, app in sorted(applications.items())]
+    return document
+
+
+def _live_replicas(front: fronts.FrontRecord | None) -> dict[str, int]:
+    if front is None:
+        return {}
+    try:
+        known = fronts.FrontControl(front.control_url).deployments()
+    except ApplyFailed:
+        return {}
+    return {row["name"]: len(row["replicas"]) for row in known}
+
+
+def _model(name: str, app: dict[str, Any], live: int) -> dict[str, Any]:
+    args = (app.get("deployed_app_config") or {}).get("args", {})
+    replicas = [replica for deployment in app["deployments"].values() for replica in deployment["replicas"]]
+    service = args.get("service", {})
+    return {
+        "name": name,
+        "model": service.get("model"),
+        "aliases": args.get("aliases", []),
+        "status": app["status"],
+        "message": failure(app["message"]) if app.get("message") else "",
+        "replicas_wanted": service.get("replicas"),
+        "replicas_serving": live,
+        "replicas": [
+            {key: replica.get(key) for key in ("replica_id", "state", "node_ip", "pid")} for replica in replicas
+        ],
+        "engine": args.get("llm_config", {}).get("engine_kwargs", {}),
+        "auth": service.get("access", {}).get("auth"),
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    ray, front = document["ray"], document["front"]
+    if ray is None:
+        out.print("ray: not running (start it with: orchestrator deploy MODEL)", highlight=False)
+    elif "error" in ray:
+        out.print(f"ray: {ray['error']}", highlight=False, markup=False)
+    else:
+        out.print(f"ray: {ray['version']} at {ray['dashboard_url']}; {'; '.join(ray['nodes'])}", highlight=False)
+    out.print(f"front: {front['base_url'] if front else 'not running'}", highlight=False)
+    if not document["models"]:
+        out.print("models: none", highlight=False)
+        return
+    table = Table("name", "model", "status", "replicas", "key needed", "note", box=None)
+    for row in document["models"]:
+        serving = f"{row['replicas_serving']}/{row['replicas_wanted']}"
+        table.add_row(row["name"], row["model"], row["status"], serving, "yes" if row["auth"] else "no", row["message"])
+    out.print(table)

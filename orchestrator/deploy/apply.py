@@ -1,0 +1,223 @@
+"""Bringing a service to the state that was asked for: compare, put, watch, or put things back as they were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.deploy import preflight
+from orchestrator.deploy.diff import Change, differences
+from orchestrator.deploy.front import FrontControl, FrontRecord
+from orchestrator.deploy.public_api import PublicApi
+from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.serve_config import (
+    ServeProxy,
+    comparable,
+    current_applications,
+    failure,
+    with_application,
+    without_application,
+)
+from orchestrator.deploy.timeline import Timeline
+from orchestrator.errors import ApplyFailed, ClusterUnavailable
+from orchestrator.store.home import locked
+from orchestrator.units import format_seconds
+
+POLL_S = 0.5
+# How long Ray Serve may take to notice what the engine has already told.
+SETTLE_S = 30.0
+REMOVAL_TIMEOUT_S = 360.0
+
+
+class View(Protocol):
+    """Where progress is shown."""
+
+    def phase(self, name: str) -> None:
+        """A phase begins."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass
+class Outcome:
+    """What a deployment came to. `seconds` by phase add up to the wall time; `facts` are the engine's own."""
+
+    name: str
+    action: str
+    changes: list[Change] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Deployer:
+    """Deploys applications to one cluster, behind one front."""
+
+    api: RayApi
+    front: FrontRecord
+    control: FrontControl
+    public: PublicApi
+    view: View
+    timeline: Timeline
+    proxy: ServeProxy | None = None
+    poll_s: float = POLL_S
+
+    def deploy(self, app: Mapping[str, Any], weights_bytes: int | None, timeout_s: float, wait: bool) -> Outcome:
+        """Bring `app` (one entry of a Serve configuration) up and return once a token has come back.
+
+        A failure, a timeout and Ctrl-C put things back as they were. Raises `ApplyFailed` with the engine's own cause.
+        """
+        name = str(app["name"])
+        deadline_s = time.monotonic() + timeout_s
+        with locked("serve"):
+            details = self.api.serve_details()
+            before = current_applications(details).get(name)
+            changes = list(differences(comparable(before), comparable(app))) if before else []
+            if before and not changes and self._is_serving(details, name):
+                return Outcome(name, "unchanged")
+            self._preflight(app, before, weights_bytes)
+            told = self.control.events(name, after=0)
+            started_s = float(told["now_s"])
+            self.api.put_applications(with_application(details, app, self.proxy))
+        self._phase("placement")
+        for change in changes:
+            self.view.say(f"changes {change}")
+        outcome = Outcome(name, "updated" if before else "deployed", changes)
+        if not wait:
+            return outcome
+        try:
+            outcome.facts = self._watch(app, int(told["last_sequence"]), started_s, deadline_s)
+            self.public.first_token(name, deadline_s, waiting=lambda: self._check_failed(name))
+        except BaseException as error:
+            self._put_back(name, before, error)
+            raise
+        outcome.seconds = self.timeline.seconds(time.time())
+        return outcome
+
+    def delete(self, name: str, wait: bool = True) -> bool:
+        """Take an application away, wait until its last process is gone; whether it was there."""
+        with locked("serve"):
+            details = self.api.serve_details()
+            if name not in details.get("applications", {}):
+                return False
+            self.api.put_applications(without_application(details, name))
+        self.control.forget(name)
+        if wait:
+            self._wait_until_gone(name)
+            self.control.forget(name)  # a last heartbeat may have brought it back
+        return True
+
+    def _preflight(self, app: Mapping[str, Any], before: Mapping[str, Any] | None, weights_bytes: int | None) -> None:
+        if before is not None:
+            return  # it takes the place of what it replaces
+        nodes = self.api.nodes()
+        config = app["args"]["llm_config"]
+        replicas = int(config["deployment_config"]["num_replicas"])
+        preflight.check_place(nodes, config, replicas, self.api.free_resources())
+        on_gpus = any("GPU" in bundle for bundle in config["placement_group_config"]["bundles"])
+        if weights_bytes is not None and not on_gpus:
+            preflight.check_memory(nodes, weights_bytes, config, replicas)
+
+    def _is_serving(self, details: Mapping[str, Any], name: str) -> bool:
+        """Whether an application runs and the front has a replica of it."""
+        running = details["applications"].get(name, {}).get("status") == "RUNNING"
+        return running and any(known["name"] == name and known["replicas"] for known in self.control.deployments())
+
+    def _phase(self, name: str, at_s: float | None = None) -> None:
+        if self.timeline.mark(name, time.time() if at_s is None else at_s):
+            self.view.phase(name)
+
+    def _watch(self, app: Mapping[str, Any], sequence: int, started_s: float, deadline_s: float) -> dict[str, Any]:
+        """Follow the engine's own events until every replica serves; the facts it told."""
+        name = str(app["name"])
+        replicas = int(app["args"]["llm_config"]["deployment_config"]["num_replicas"])
+        facts: dict[str, Any] = {}
+        followed: str | None = None
+        skew_s = time.time() - started_s
+        while True:
+            told = self.control.events(name, sequence, wait_s=self.poll_s)
+            for event in told["events"]:
+                sequence = event["sequence"]
+                if event["kind"] == "failed":
+                    raise ApplyFailed(f"{name} did not start: {_explain(event['detail'].get('cause', ''))}")
+                followed = followed or event["replica"]
+                if event["replica"] == followed:
+                    self._take(event, skew_s, facts)
+            if self._settled(name, replicas, started_s + skew_s):
+                self._phase("first token")
+                return facts
+            if time.monotonic() > deadline_s:
+                raise ApplyFailed(self._late(name))
+
+    def _take(self, event: Mapping[str, Any], skew_s: float, facts: dict[str, Any]) -> None:
+        """One event of the replica whose start is shown."""
+        phases = {"ready": "first token", "serving": "first token"}
+        phase = phases.get(event["kind"], event["kind"])
+        self._phase(phase, float(event["at_s"]) + skew_s)
+        if event["kind"] == "ready":
+            facts.update(event["detail"])
+
+    def _settled(self, name: str, replicas: int, started_s: float) -> bool:
+        """Whether Serve runs what was put, and as many replicas announce themselves."""
+        app = self.api.serve_details()["applications"].get(name)
+        if app is not None and (began_s := _newest_start(app)) > started_s:
+            self._phase("engine process", began_s)
+        if app is None or float(app.get("last_deployed_time_s") or 0) < started_s - SETTLE_S:
+            return False
+        if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ApplyFailed(f"{name} did not start: {_explain(failure(app.get('message', '')))}")
+        live: Mapping[str, Any] = next(
+            (known["replicas"] for known in self.control.deployments() if known["name"] == name), {}
+        )
+        return app["status"] == "RUNNING" and len(live) >= replicas
+
+    def _check_failed(self, name: str) -> None:
+        app = self.api.serve_details()["applications"].get(name, {})
+        if app.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ApplyFailed(f"{name} failed after it had started: {failure(app.get('message', ''))}")
+
+    def _late(self, name: str) -> str:
+        spent = self.timeline.seconds(time.time())
+        shown = ", ".join(f"{phase} {format_seconds(seconds)}" for phase, seconds in spent.items())
+        where = self.timeline.current
+        message = f"{name} is not ready in time: it is still at {where!r} ({shown})"
+        return f"{message}; give it longer with --timeout, or see: orchestrator logs {name}"
+
+    def _put_back(self, name: str, before: Mapping[str, Any] | None, why: BaseException) -> None:
+        """Undo: the application is as it was before, or gone."""
+        event = "failed" if isinstance(why, Exception) else "interrupted"
+        self.view.say(f"{event}; {'putting back' if before else 'removing'} {name}")
+        try:
+            with locked("serve"):
+                details = self.api.serve_details()
+                config = with_application(details, before) if before else without_application(details, name)
+                self.api.put_applications(config)
+            if before is None:
+                self._wait_until_gone(name)
+                self.control.forget(name)
+        except (ApplyFailed, ClusterUnavailable) as error:
+            self.view.say(f"could not put {name} back: {error}")
+
+    def _wait_until_gone(self, name: str) -> None:
+        deadline_s = time.monotonic() + REMOVAL_TIMEOUT_S
+        while name in self.api.serve_details()["applications"]:
+            if time.monotonic() > deadline_s:
+                raise ApplyFailed(f"{name} is still stopping after {REMOVAL_TIMEOUT_S:.0f} s; see: orchestrator status")
+            time.sleep(self.poll_s)
+
+
+def _newest_start(app: Mapping[str, Any]) -> float:
+    """When Serve began the youngest replica of an application; 0 without any."""
+    deployments = app.get("deployments", {}).values()
+    starts = [replica.get("start_time_s") or 0 for each in deployments for replica in each["replicas"]]
+    return max(starts, default=0)
+
+
+def _explain(cause: str) -> str:
+    """The engine's own cause, and for a killed process what usually kills it."""
+    if "-9" in cause and "core proc" in cause:
+        return f"its engine process was killed (signal 9), usually by the kernel for lack of memory [{cause}]"
+    return cause or "the engine gave no reason; see its log"

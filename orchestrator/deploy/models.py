@@ -1,0 +1,82 @@
+"""What a model's name stands for when it is deployed: where its weights are, what else it is called, its defaults."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import demo
+from orchestrator.deploy.checkpoint import check_checkpoint
+from orchestrator.errors import UnknownModel
+from orchestrator.store.home import subfolder
+from orchestrator.units import GIB
+
+_HF_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """A model that can be handed to the engine. `weights_bytes` is None where it is not on this machine yet."""
+
+    source: str
+    aliases: tuple[str, ...] = ()
+    weights_bytes: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _DemoDefaults:
+    """How a demo model is served when nothing else is said."""
+
+    aliases: tuple[str, ...]
+    engine: Mapping[str, Any]
+    env: Mapping[str, str]
+
+
+# Enough cache for 16 conversations of full length; a demo must fit beside the rest of a laptop.
+_DEMOS = {
+    "smol-moe": _DemoDefaults(
+        # The model it was made from: it gives the same answers.
+        ("HuggingFaceTB/SmolLM2-135M-Instruct",),
+        {"max_model_len": 2048, "max_num_seqs": 32, "kv_cache_memory_bytes": GIB},
+        {},
+    ),
+    "kimi-k2-mini": _DemoDefaults(
+        (),
+        {"max_model_len": 2048, "max_num_seqs": 16, "kv_cache_memory_bytes": GIB // 4},
+        {},
+    ),
+}
+
+
+def known_models() -> list[str]:
+    """The names that `deploy` takes without a folder or a Hugging Face id."""
+    return sorted(_DEMOS)
+
+
+def resolve(model: str, say: Callable[[str], None]) -> Deployable:
+    """What `model` stands for: a demo (built if need be), a folder, or a Hugging Face id.
+
+    Raises `UnknownModel` with near names, or `ConfigError` naming the file that is missing or damaged.
+    """
+    if model in _DEMOS:
+        return _demo(model, say)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return Deployable(str(folder.resolve()), weights_bytes=check_checkpoint(folder))
+    if _HF_ID.fullmatch(model) and not model.startswith((".", "~")):
+        return Deployable(model, aliases=(model,))
+    near = difflib.get_close_matches(model, known_models(), n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known_models())}"
+    raise UnknownModel(f"no model {model!r}; {hint} A folder with config.json, or a Hugging Face id, will do too.")
+
+
+def _demo(name: str, say: Callable[[str], None]) -> Deployable:
+    defaults = _DEMOS[name]
+    folder = demo.ensure(name, subfolder("cache"), progress=say)
+    return Deployable(str(folder), defaults.aliases, check_checkpoint(folder), defaults.engine, defaults.env)

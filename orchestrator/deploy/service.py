@@ -1,0 +1,96 @@
+"""The service: what a person asks for. Read from the command line or from a file kept in git."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from orchestrator.deploy import engine_args
+from orchestrator.errors import ConfigError
+
+MAX_FILE_BYTES = 1_000_000
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+class Access(BaseModel):
+    """Who may call the model: with `auth` (the default) only holders of an API key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    auth: bool = True
+
+
+class Service(BaseModel):
+    """One model served under one name.
+
+    `model` is a catalogue name, a folder with a checkpoint, or a Hugging Face id; `engine` holds vLLM's
+    arguments by vLLM's names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    model: str
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    engine: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    access: Access = Access()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_usable(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("use lower-case letters, digits, '.', '_' and '-' (at most 63)")
+        return name
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_arguments_exist(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return engine_args.check(arguments)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+
+def default_name(model: str) -> str:
+    """The name a model is served under when none is given: the last part of its path or id, in lower case."""
+    return re.sub(r"[^a-z0-9._-]+", "-", Path(model.rstrip("/")).name.lower()).strip("-._")[:63] or "model"
+
+
+def make_service(**fields: Any) -> Service:
+    """A service from the command line's fields; raises `ConfigError` naming the first wrong one."""
+    fields.setdefault("name", default_name(str(fields.get("model", ""))))
+    try:
+        return Service.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(first_error(error)) from None
+
+
+def read_service(path: Path) -> Service:
+    """The service in a YAML file; raises `ConfigError` with the file and the field."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a service file")
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: a service file is a mapping with `model` and, if wanted, `name`, `engine` …")
+    try:
+        return make_service(**{str(key): value for key, value in fields.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of pydantic in one line: `field: message`."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message

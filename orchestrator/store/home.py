@@ -1,0 +1,79 @@
+"""The operator's state folder and the records kept in it.
+
+$ORCHESTRATOR_HOME or ~/.orchestrator          0700
+    api-key                                    0600, the key clients send
+    ray.json, front.json                       what was started here: process ids, addresses
+    cache/                                     demo models
+    logs/                                      output of what was started here
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ConfigError
+
+
+def home() -> Path:
+    """The state folder, made on first use and readable only by its owner."""
+    folder = Path(os.environ.get("ORCHESTRATOR_HOME") or Path.home() / ".orchestrator")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the state folder {folder}: {error.strerror}; set ORCHESTRATOR_HOME to another"
+        ) from None
+    return folder
+
+
+def subfolder(name: str) -> Path:
+    """`home()/name`, made on first use."""
+    folder = home() / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_record(name: str) -> dict[str, Any] | None:
+    """The record `name`.json, or None when there is none (or it is not readable as one)."""
+    try:
+        record = json.loads((home() / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write_record(name: str, record: Mapping[str, Any]) -> None:
+    """Keep `record` as `name`.json."""
+    write_private(home() / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def forget_record(name: str) -> None:
+    """Remove the record `name`.json."""
+    (home() / f"{name}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock `name` of this state folder: two commands never change the same thing at once."""
+    with (subfolder("locks") / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,26 @@
+"""One Ray, one front and one state folder for all engine tests, apart from whatever else runs on the machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.store.home import subfolder
+from tests.engine.harness import Cli, free_port
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command line, everything it started ended afterwards, to the last process."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "cache").symlink_to(subfolder("cache"))  # demo models are built once on a machine
+    cli = Cli(home, free_port())
+    yield cli
+    done = cli.run("down", timeout_s=120)
+    assert done.returncode == 0, done.stderr
+    deadline = time.monotonic() + 20
+    while (left := cli.processes()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, f"left behind: {[process.cmdline() for process in left]}"
