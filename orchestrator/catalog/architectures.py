@@ -39,7 +39,7 @@ def _qwen3(text: Fields) -> Body:
 
 def _mixtral(text: Fields) -> Body:
     moe = MoE(
-        num_experts=text.size("num_local_experts"),
+        num_experts=text.count("num_local_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("intermediate_size"),
     )
@@ -55,7 +55,7 @@ def _mixtral(text: Fields) -> Body:
 
 def _olmoe(text: Fields) -> Body:
     moe = MoE(
-        num_experts=text.size("num_experts"),
+        num_experts=text.count("num_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("intermediate_size"),
     )
@@ -79,13 +79,11 @@ def _qwen3_moe(text: Fields) -> Body:
     return _qwen_moe(text, attention, shared_gate=shared > 0, router_quantized=True)
 
 
-def _qwen_moe(
-    text: Fields, attention: GroupedAttention, shared_gate: bool, router_quantized: bool = False
-) -> Body:
+def _qwen_moe(text: Fields, attention: GroupedAttention, shared_gate: bool, router_quantized: bool = False) -> Body:
     step = text.size("decoder_sparse_step", default=1)
-    dense = set(text.items("mlp_only_layers"))
+    dense = text.items("mlp_only_layers")
     moe = MoE(
-        num_experts=text.size("num_experts"),
+        num_experts=text.count("num_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("moe_intermediate_size"),
         shared_intermediate_size=text.size("shared_expert_intermediate_size", default=0, minimum=0),
@@ -137,7 +135,7 @@ def _indexed(text: Fields, depth: int) -> list[bool]:
 def _deepseek_moe(text: Fields) -> MoE:
     width = text.size("moe_intermediate_size")
     return MoE(
-        num_experts=text.size("n_routed_experts"),
+        num_experts=text.count("n_routed_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=width,
         shared_intermediate_size=width * text.stated_size("n_shared_experts"),
@@ -150,9 +148,7 @@ def _deepseek_moe(text: Fields) -> MoE:
 def _latent(text: Fields) -> LatentAttention:
     indexer = None
     if text.has("index_topk"):
-        indexer = SparseIndexer(
-            text.size("index_n_heads"), text.size("index_head_dim"), text.size("index_topk")
-        )
+        indexer = SparseIndexer(text.size("index_n_heads"), text.size("index_head_dim"), text.size("index_topk"))
     return LatentAttention(
         num_heads=text.size("num_attention_heads"),
         q_lora_rank=text.optional_size("q_lora_rank"),
@@ -179,7 +175,7 @@ def _glm4_moe(text: Fields) -> Body:
 
 def _glm4_mixture(text: Fields) -> MoE:
     return MoE(
-        num_experts=text.size("n_routed_experts"),
+        num_experts=text.count("n_routed_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("moe_intermediate_size"),
         shared_intermediate_size=text.size("moe_intermediate_size") * text.stated_size("n_shared_experts"),
@@ -192,7 +188,7 @@ def _glm4_mixture(text: Fields) -> MoE:
 def _minimax_m2(text: Fields) -> Body:
     attention = _grouped(text, qkv_bias=text.flag("attention_bias", False), qk_norm="full")
     moe = MoE(
-        num_experts=text.size("num_local_experts"),
+        num_experts=text.count("num_local_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=text.size("intermediate_size"),
         score_correction_bias=text.flag("use_routing_bias", False),
@@ -210,7 +206,7 @@ def _minimax_m2(text: Fields) -> Body:
 def _gpt_oss(text: Fields) -> Body:
     window = text.size("sliding_window")
     moe = MoE(
-        num_experts=text.size("num_local_experts"),
+        num_experts=text.count("num_local_experts"),
         top_k=text.size("num_experts_per_tok", "experts_per_token"),
         intermediate_size=text.size("intermediate_size"),
         expert_bias=True,
@@ -236,6 +232,8 @@ def _llama4(text: Fields) -> Body:
     width = text.size("intermediate_size")
     # 0 marks a layer without rotary position, which sees the whole context; by default every fourth.
     roped = text.items("no_rope_layers") or tuple(int((i + 1) % 4 != 0) for i in range(depth))
+    if len(roped) != depth:
+        raise ConfigError(f"{text.source}: no_rope_layers names {len(roped)} layers; num_hidden_layers is {depth}")
     layers = tuple(
         DecoderLayer(
             sparse=step > 0 and (i + 1) % step == 0,
@@ -245,7 +243,7 @@ def _llama4(text: Fields) -> Body:
         for i in range(depth)
     )
     moe = MoE(
-        num_experts=text.size("num_local_experts"),
+        num_experts=text.count("num_local_experts"),
         top_k=text.size("num_experts_per_tok"),
         intermediate_size=width,
         shared_intermediate_size=width,
@@ -266,9 +264,9 @@ def _grouped(
 ) -> GroupedAttention:
     """Heads of the usual keys. `kv_heads` is the class's own default, where it has one that is safe."""
     heads = text.size("num_attention_heads")
-    head_dim = text.optional_size("head_dim")
-    if head_dim is None:
-        head_dim = text.size("hidden_size") // heads
+    head_dim = text.optional_size("head_dim") or text.size("hidden_size") // heads
+    if head_dim < 1:
+        raise ConfigError(f"{text.source}: num_attention_heads is {heads}, more than hidden_size")
     rotary = int(head_dim * text.number("partial_rotary_factor", rotary_share))
     return GroupedAttention(
         num_heads=heads,
@@ -289,9 +287,7 @@ def _windows(text: Fields) -> list[int | None]:
     depth, window = _depth(text), _window(text)
     kinds = text.items("layer_types")
     if kinds and len(kinds) != depth:
-        raise ConfigError(
-            f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}"
-        )
+        raise ConfigError(f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}")
     if kinds:
         return [window if kind == "sliding_attention" else None for kind in kinds]
     return [window] * depth
@@ -309,7 +305,7 @@ def _layers(sparse: Sequence[bool]) -> tuple[DecoderLayer, ...]:
 
 
 def _depth(text: Fields) -> int:
-    return text.size("num_hidden_layers")
+    return text.count("num_hidden_layers")
 
 
 READERS: dict[str, Reader] = {

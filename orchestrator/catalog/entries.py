@@ -103,14 +103,12 @@ def load_document(path: Path) -> Mapping[str, Any]:
     try:
         size = path.stat().st_size
         if size > LARGEST_DOCUMENT_BYTES:
-            raise ConfigError(
-                f"{path} has {size} bytes and is no config: the limit is {LARGEST_DOCUMENT_BYTES}"
-            )
+            raise ConfigError(f"{path} has {size} bytes and is no config: the limit is {LARGEST_DOCUMENT_BYTES}")
         text = path.read_text("utf-8")
         document = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON or YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, Mapping):
         raise ConfigError(f"{path} holds {type(document).__name__}; it must be an object")

@@ -93,9 +93,7 @@ class Quantization:
 
 
 @lru_cache(maxsize=65536)
-def _scheme_for(
-    rules: tuple[QuantizationRule, ...], ignored: tuple[str, ...], module: str
-) -> WeightScheme | None:
+def _scheme_for(rules: tuple[QuantizationRule, ...], ignored: tuple[str, ...], module: str) -> WeightScheme | None:
     if any(matches(pattern, module) for pattern in ignored):
         return None
     return next((rule.scheme for rule in rules if rule.covers(module)), None)

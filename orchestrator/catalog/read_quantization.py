@@ -26,11 +26,10 @@ def read_quantization(whole: Fields, text: Fields) -> Quantization | None:
 
 
 def _fp8(config: Fields) -> Quantization:
-    block = config.items("weight_block_size")
+    block = config.pair("weight_block_size")
+    scheme = WeightScheme("fp8", "tensor")
     if block:
-        scheme = WeightScheme("fp8", "block", (int(block[0]), int(block[1])))
-    else:
-        scheme = WeightScheme("fp8", "tensor")
+        scheme = WeightScheme("fp8", "block", block)
     return Quantization("fp8", (QuantizationRule(scheme),), _ignored(config))
 
 
@@ -69,7 +68,7 @@ def _compressed_tensors(config: Fields) -> Quantization:
     rules = tuple(_group_rule(groups, name) for name in names)
     scheme = config.part("kv_cache_scheme")
     kv_dtype = "fp8" if scheme is not None and scheme.text("type", default="float") == "float" else None
-    ignored = tuple(str(item) for item in config.items("ignore"))
+    ignored = config.names("ignore")
     return Quantization("compressed-tensors", rules, ignored, kv_cache_dtype=kv_dtype)
 
 
@@ -78,7 +77,7 @@ def _group_rule(groups: Fields, name: str) -> QuantizationRule:
     weights = group.part("weights") if group else None
     if group is None or weights is None:
         raise ConfigError(f"{groups.source}: {name} has no weights; it must state their scheme")
-    targets = tuple(str(target) for target in group.items("targets"))
+    targets = group.names("targets")
     everything = not targets or "Linear" in targets
     return QuantizationRule(_compressed_scheme(weights), () if everything else targets)
 
@@ -108,8 +107,7 @@ def _packed_int(bits: int, strategy: str, group: int, zero_points: bool) -> Weig
 
 def _float8(weights: Fields, strategy: str, group: int) -> WeightScheme:
     if strategy == "block":
-        rows, columns = (int(item) for item in weights.items("block_structure"))
-        return WeightScheme("fp8", "block", (rows, columns))
+        return WeightScheme("fp8", "block", weights.pair("block_structure") or (128, 128))
     if strategy == "group":
         return WeightScheme("mxfp8", "group", (1, group), 1)
     return WeightScheme("fp8", "channel" if strategy == "channel" else "tensor")
@@ -126,15 +124,14 @@ def _modelopt(config: Fields) -> Quantization:
         scheme = WeightScheme("mxfp8", "group", (1, 32), 1)
     else:
         raise ConfigError(f"{config.source}: quant_algo {algorithm!r} is not known here")
-    ignored = tuple(str(item) for item in (*nested.items("exclude_modules"), *nested.items("ignore")))
+    ignored = (*nested.names("exclude_modules"), *nested.names("ignore"))
     method = "modelopt_fp4" if scheme.format == "nvfp4" else "modelopt"
     kv_dtype = "fp8" if nested.text("kv_cache_quant_algo", default="").upper() == "FP8" else None
     return Quantization(method, (QuantizationRule(scheme),), ignored, kv_cache_dtype=kv_dtype)
 
 
 def _ignored(config: Fields) -> tuple[str, ...]:
-    names = config.items("ignored_layers") or config.items("modules_to_not_convert")
-    return tuple(str(name) for name in names)
+    return config.names("ignored_layers") or config.names("modules_to_not_convert")
 
 
 READERS: dict[str, Reader] = {

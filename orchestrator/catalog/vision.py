@@ -30,8 +30,8 @@ def _kimi_k25(vision: Fields, text: Fields) -> VisionTower:
     hidden, wide = vision.size("vt_hidden_size"), vision.size("vt_intermediate_size")
     patch = vision.size("patch_size")
     positions = vision.size("init_pos_emb_height") * vision.size("init_pos_emb_width")
-    merge = vision.items("merge_kernel_size") or (2, 2)
-    merged = vision.size("mm_hidden_size", default=hidden) * int(merge[0]) * int(merge[1])
+    merge = vision.pair("merge_kernel_size") or (2, 2)
+    merged = vision.size("mm_hidden_size", default=hidden) * merge[0] * merge[1]
     out = text.size("hidden_size")
     depth = vision.size("vt_num_hidden_layers")
     projector = 2 * hidden + _linear(merged, merged) + _linear(merged, out)

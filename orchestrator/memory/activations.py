@@ -29,9 +29,7 @@ RESIDENT_HIDDEN_STATES = 2
 
 
 @lru_cache(maxsize=65536)
-def activation_bytes(
-    spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs
-) -> int:
+def activation_bytes(spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs) -> int:
     """Bytes on one rank of the stage that holds the layers [first, end)."""
     forward = _forward_bytes(spec, layout, layers, cut, args)
     if layers[1] < spec.num_layers:
@@ -39,9 +37,7 @@ def activation_bytes(
     return max(forward, _logits_bytes(spec, layout, args) + _workspace_bytes(spec, layout, layers, cut, args))
 
 
-def _forward_bytes(
-    spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs
-) -> int:
+def _forward_bytes(spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs) -> int:
     """Hidden states, and the larger of attention and feed-forward; expert workspaces stay in between."""
     value_bytes = DTYPE_BYTES[args.dtype]
     tokens = args.max_num_batched_tokens
@@ -86,9 +82,7 @@ def _moe_bytes(spec: ModelSpec, moe: MoE, layout: Layout, cut: Cut, args: Resolv
     return router + shared + gathered
 
 
-def _workspace_bytes(
-    spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs
-) -> int:
+def _workspace_bytes(spec: ModelSpec, layout: Layout, layers: tuple[int, int], cut: Cut, args: ResolvedArgs) -> int:
     """Scratch memory that the engine keeps once it has grown: experts' inputs and outputs, gathered keys.
 
     `workspace_shapes` of vllm/model_executor/layers/fused_moe/experts/; one buffer serves all layers.

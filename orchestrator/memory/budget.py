@@ -97,9 +97,7 @@ def _pool_bytes(gpu: GpuSpec, args: ResolvedArgs, taken_bytes: int) -> int:
     return requested - taken_bytes
 
 
-def rank_parameters(
-    spec: ModelSpec, layout: Layout, stage: int, tensor_rank: int = 0, data_rank: int = 0
-) -> int:
+def rank_parameters(spec: ModelSpec, layout: Layout, stage: int, tensor_rank: int = 0, data_rank: int = 0) -> int:
     """Parameters of one rank, as vLLM's model class would have them unquantised."""
     cut = cut_of(spec, layout, tensor_rank, data_rank)
     layers = layout.stage_layers(spec.num_layers)[stage]

@@ -113,9 +113,7 @@ def _resolve(args: EngineArgs, spec: ModelSpec, layout: Layout, gpu: GpuSpec) ->
 
 def _check(args: EngineArgs) -> None:
     if not 0 < args.gpu_memory_utilization <= 1:
-        raise ConfigError(
-            f"gpu_memory_utilization is {args.gpu_memory_utilization}; it must be above 0 and at most 1"
-        )
+        raise ConfigError(f"gpu_memory_utilization is {args.gpu_memory_utilization}; it must be above 0 and at most 1")
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -112,9 +112,7 @@ def kv_capacity(
     tightest rank can hold, so the tightest stage decides.
     """
     pages = _stage_pages(spec, layout, args)
-    blocks = [
-        max(0, available) // page for available, page in zip(available_bytes_by_stage, pages, strict=True)
-    ]
+    blocks = [max(0, available) // page for available, page in zip(available_bytes_by_stage, pages, strict=True)]
     num_blocks = args.args.num_gpu_blocks_override or min(blocks)
     tightest = min(range(len(blocks)), key=lambda stage: blocks[stage])
     per_sequence = _blocks_per_sequence(spec, layout, args, args.max_model_len)
@@ -166,8 +164,7 @@ def _group_page(group: CacheGroup, first: int, end: int, block_size: int) -> int
 def _blocks_per_sequence(spec: ModelSpec, layout: Layout, args: ResolvedArgs, length: int) -> int:
     in_flight = args.max_concurrent_batches * args.max_num_batched_tokens
     return sum(
-        _group_blocks(group, layout, args.block_size, length, in_flight)
-        for group in cache_groups(spec, layout, args)
+        _group_blocks(group, layout, args.block_size, length, in_flight) for group in cache_groups(spec, layout, args)
     )
 
 

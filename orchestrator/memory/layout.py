@@ -74,9 +74,7 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def _stage_layers(
-    num_layers: int, stages: int, custom: tuple[int, ...] | None
-) -> tuple[tuple[int, int], ...]:
+def _stage_layers(num_layers: int, stages: int, custom: tuple[int, ...] | None) -> tuple[tuple[int, int], ...]:
     sizes = list(custom) if custom is not None else _even_stages(num_layers, stages)
     if len(sizes) != stages or sum(sizes) != num_layers or min(sizes) < 1:
         raise ConfigError(

@@ -27,9 +27,7 @@ COMMUNICATOR_BYTES = 128 * MIB
 FLASHINFER_WORKSPACE_BYTES = 394 * MIB
 
 
-def overhead_bytes(
-    spec: ModelSpec, layout: Layout, layers: tuple[int, int], args: ResolvedArgs, gpu: GpuSpec
-) -> int:
+def overhead_bytes(spec: ModelSpec, layout: Layout, layers: tuple[int, int], args: ResolvedArgs, gpu: GpuSpec) -> int:
     """Bytes on one rank of the stage that holds the layers [first, end)."""
     if gpu.vendor == "cpu":
         return 0

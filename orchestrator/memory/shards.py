@@ -77,9 +77,7 @@ def stage_totals(
 
 
 @lru_cache(maxsize=4096)
-def prediction_totals(
-    spec: ModelSpec, quantization: Quantization | None, dtype: str, cut: Cut
-) -> WeightTotals:
+def prediction_totals(spec: ModelSpec, quantization: Quantization | None, dtype: str, cut: Cut) -> WeightTotals:
     """The multi-token-prediction layers, which a rank of the last stage loads for speculative decoding.
 
     Their embedding and head are the model's own.
@@ -115,9 +113,7 @@ def _ends(spec: ModelSpec, is_first: bool, is_last: bool) -> tuple[Weight, ...]:
     return weights
 
 
-def _layer_totals(
-    spec: ModelSpec, quantization: Quantization | None, dtype: str, index: int, cut: Cut
-) -> WeightTotals:
+def _layer_totals(spec: ModelSpec, quantization: Quantization | None, dtype: str, index: int, cut: Cut) -> WeightTotals:
     weights = layer_weights(spec, _layer(spec, index))
     schemes = _layer_schemes(spec, quantization, index)
     return _cached_totals(weights, schemes, dtype, cut)
@@ -129,9 +125,7 @@ def _layer(spec: ModelSpec, index: int) -> DecoderLayer:
 
 
 @lru_cache(maxsize=65536)
-def _layer_schemes(
-    spec: ModelSpec, quantization: Quantization | None, index: int
-) -> tuple[WeightScheme | None, ...]:
+def _layer_schemes(spec: ModelSpec, quantization: Quantization | None, index: int) -> tuple[WeightScheme | None, ...]:
     prefix = f"{spec.prefix}.layers.{index}"
     weights = layer_weights(spec, _layer(spec, index))
     return tuple(_scheme(weight, f"{prefix}.{weight.module}", quantization) for weight in weights)
@@ -147,9 +141,7 @@ def _cached_totals(
     return total
 
 
-def _shard_totals(
-    weight: Weight, name: str, quantization: Quantization | None, dtype: str, cut: Cut
-) -> WeightTotals:
+def _shard_totals(weight: Weight, name: str, quantization: Quantization | None, dtype: str, cut: Cut) -> WeightTotals:
     return _totals(weight, _scheme(weight, name, quantization), dtype, cut)
 
 
@@ -223,9 +215,7 @@ def _group_size(group: Group, cut: Cut) -> int:
 def _kv_rows(weight: Weight, size: int) -> int:
     """Whole heads, at least one: with more ranks than heads a head is copied."""
     if weight.heads % size and size % weight.heads:
-        raise ConfigError(
-            f"{weight.heads} key-value heads can be neither cut over nor copied to {size} ranks"
-        )
+        raise ConfigError(f"{weight.heads} key-value heads can be neither cut over nor copied to {size} ranks")
     return weight.rows // weight.heads * max(1, weight.heads // size)
 
 

@@ -152,9 +152,7 @@ def _query_key_norms(attention: GroupedAttention) -> tuple[Weight, ...]:
     if a.qk_norm == "full":
         return (
             Weight("self_attn.q_norm", a.num_heads * a.head_dim, split=Split.ROWS),
-            Weight(
-                "self_attn.k_norm", a.num_kv_heads * a.head_dim, split=Split.KV_HEADS, units=a.num_kv_heads
-            ),
+            Weight("self_attn.k_norm", a.num_kv_heads * a.head_dim, split=Split.KV_HEADS, units=a.num_kv_heads),
         )
     return ()
 
@@ -221,9 +219,7 @@ def _moe_weights(spec: ModelSpec) -> tuple[Weight, ...]:
     if spec.moe is None:
         raise ValueError(f"{spec.name}: a sparse layer without experts")
     moe, module, hidden = spec.moe, spec.moe_module, spec.hidden_size
-    routed = _gated_mlp(
-        f"{module}.experts.0", hidden, moe.intermediate_size, Group.ROUTED_EXPERT, moe.num_experts
-    )
+    routed = _gated_mlp(f"{module}.experts.0", hidden, moe.intermediate_size, Group.ROUTED_EXPERT, moe.num_experts)
     return (
         *_router_weights(moe, module, hidden),
         *routed,
@@ -233,9 +229,7 @@ def _moe_weights(spec: ModelSpec) -> tuple[Weight, ...]:
 
 
 def _router_weights(moe: MoE, module: str, hidden: int) -> tuple[Weight, ...]:
-    weights = [
-        Weight(f"{module}.gate", moe.num_experts, hidden, linear=moe.router_quantized, dtype=moe.router_dtype)
-    ]
+    weights = [Weight(f"{module}.gate", moe.num_experts, hidden, linear=moe.router_quantized, dtype=moe.router_dtype)]
     if moe.router_bias:
         weights.append(Weight(f"{module}.gate.bias", moe.num_experts))
     if moe.score_correction_bias:

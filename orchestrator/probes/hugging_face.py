@@ -69,9 +69,7 @@ def _from_hub(hf_id: str, name: str, revision: str | None) -> Path:
             f"{hf_id} asks for its licence to be accepted on huggingface.co, and for a token in HF_TOKEN"
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise UnknownModel(
-            f"{hf_id} is not on the Hugging Face hub, or not visible without a token"
-        ) from None
+        raise UnknownModel(f"{hf_id} is not on the Hugging Face hub, or not visible without a token") from None
     except LocalEntryNotFoundError:
         raise UnknownModel(f"{hf_id} is not known here, and the Hugging Face hub cannot be reached") from None
     except EntryNotFoundError:

@@ -168,6 +168,4 @@ def make_inert(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch.nn.Module, "to", lambda self, *_args, **_kwargs: self)
     patch.setattr(CpuPlatform, "get_attn_backend_cls", classmethod(dense_backend))
     backend = unquantized_fused_moe_method.UnquantizedMoeBackend.CPU
-    patch.setattr(
-        unquantized_fused_moe_method, "select_unquantized_moe_backend", lambda **_kwargs: (backend, None)
-    )
+    patch.setattr(unquantized_fused_moe_method, "select_unquantized_moe_backend", lambda **_kwargs: (backend, None))

@@ -53,9 +53,7 @@ def stored_bytes(
     )
 
 
-def _build(
-    config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path, mxfp4_backend: str
-) -> torch.nn.Module:
+def _build(config: Mapping[str, Any], layout: Layout, rank: Rank, folder: Path, mxfp4_backend: str) -> torch.nn.Module:
     plain = copy.deepcopy(dict(config))
     scheme = plain.pop("quantization_config")
     (folder / "config.json").write_text(json.dumps(plain))

@@ -93,6 +93,4 @@ def _layout(chance: random.Random, is_moe: bool, is_balanced: bool) -> Layout:
 
 
 def _rank(layout: Layout, chance: random.Random) -> Rank:
-    return Rank(
-        chance.randrange(layout.pipeline), chance.randrange(layout.tensor), chance.randrange(layout.data)
-    )
+    return Rank(chance.randrange(layout.pipeline), chance.randrange(layout.tensor), chance.randrange(layout.data))

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.engine.conftest import Cli
+from tests.engine.harness import Cli
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 

@@ -106,9 +106,7 @@ def compressed(format_: str, weights: dict[str, Any], inputs: dict[str, Any] | N
 
 SCHEMES = {
     "AWQ": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
-    "FP8 by output": compressed(
-        "float-quantized", {**BY_OUTPUT, "type": "float"}, {**BY_TOKEN, "type": "float"}
-    ),
+    "FP8 by output": compressed("float-quantized", {**BY_OUTPUT, "type": "float"}, {**BY_TOKEN, "type": "float"}),
     "INT8 by output": compressed("int-quantized", {**BY_OUTPUT, "type": "int"}, {**BY_TOKEN, "type": "int"}),
     "INT4 in groups": compressed("pack-quantized", {**INT4, "symmetric": True}),
     "INT4 with zero points": compressed("pack-quantized", {**INT4, "symmetric": False}),
@@ -124,12 +122,8 @@ def test_schemes_of_dense_layers_are_what_the_engine_stores(name: str, tmp_path:
         assert abs(difference) <= 16 * LAYERS, layout
 
 
-@pytest.mark.parametrize(
-    ("backend", "padding"), [("MARLIN", ExpertPadding(128, 256)), ("TRITON", ExpertPadding(64))]
-)
-def test_mxfp4_experts_are_padded_as_the_kernels_want(
-    backend: str, padding: ExpertPadding, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("backend", "padding"), [("MARLIN", ExpertPadding(128, 256)), ("TRITON", ExpertPadding(64))])
+def test_mxfp4_experts_are_padded_as_the_kernels_want(backend: str, padding: ExpertPadding, tmp_path: Path) -> None:
     """gpt-oss: inner sizes and hidden sizes rounded up, biases with them."""
     config = published("openai--gpt-oss-120b")
     for layout, rank in LAYOUTS:

@@ -221,9 +221,7 @@ def test_rotary_tables_have_the_size_that_vllm_makes(name: str, tmp_path: Path) 
     spec = ModelSpec.from_hf(config, name="test", source="test")
     model = build(config, Layout(), Rank(), tmp_path)
     tables = sum(
-        buffer.numel() * buffer.element_size()
-        for key, buffer in model.named_buffers()
-        if key.endswith("cos_sin_cache")
+        buffer.numel() * buffer.element_size() for key, buffer in model.named_buffers() if key.endswith("cos_sin_cache")
     )
     assert tables == _rotary_bytes(spec)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openai import APIStatusError, AuthenticationError, BadRequestError, NotFoundError
 
-from tests.engine.conftest import ANSWER_TOKENS, QUESTIONS, BareServer, Cli, greedy
+from tests.engine.harness import ANSWER_TOKENS, QUESTIONS, BareServer, Cli, greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 

@@ -7,10 +7,12 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.shapes import GroupedAttention, LatentAttention
-from orchestrator.errors import ConfigError, UnknownArchitecture
+from orchestrator.errors import ConfigError, OrchestratorError, UnknownArchitecture
 from orchestrator.memory.budget import checkpoint_totals
 
 CONFIGS = resources.files("orchestrator.catalog").joinpath("data/configs")
@@ -142,6 +144,25 @@ def test_a_bad_field_is_named_in_one_line(field: str, value: Any, said: str) -> 
     assert said in str(refused.value)
     assert "Qwen3-30B-A3B.json" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+JUNK: tuple[Any, ...] = (None, True, -1, 0, 1, 3, 2.5, 10**30, "x", "", [], [1], ["x", 2], {}, {"a": 1}, [[]])
+CONFIG_NAMES = sorted(path.name.removesuffix(".json") for path in CONFIGS.iterdir() if path.name.endswith(".json"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.sampled_from(CONFIG_NAMES), junk=st.sampled_from(JUNK), draw=st.data())
+def test_junk_in_any_field_is_read_or_refused_in_one_line(name: str, junk: Any, draw: st.DataObject) -> None:
+    """Whatever stands in whatever field, there is a model or one line, never a traceback."""
+    document = config(name)
+    inner = draw.draw(st.sampled_from([document, *(v for v in document.values() if isinstance(v, dict) and v)]))
+    inner[draw.draw(st.sampled_from(sorted(inner)))] = junk
+    said = ""
+    try:
+        checkpoint_totals(ModelSpec.from_hf(document, name=name, source=name))
+    except OrchestratorError as refused:
+        said = str(refused)
+    assert "\n" not in said
 
 
 def test_layer_types_must_be_one_for_each_layer() -> None:

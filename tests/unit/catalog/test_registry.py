@@ -103,7 +103,14 @@ def test_a_file_of_300_megabytes_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is not JSON"), ("[1]", "must be an object"), ("\xff", "JSON")]
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be an object"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 5000, "is not JSON"),
+        ("\xff", "JSON"),
+    ],
 )
 def test_a_file_that_is_no_object_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     """Broken and foreign files alike."""

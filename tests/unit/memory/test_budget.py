@@ -40,9 +40,7 @@ def fits(name: str, gpu: str, layout: Layout, **engine: object) -> bool:
         ("gpt-oss-120b", "A100", Layout(), 65.9651),
     ],
 )
-def test_weights_are_what_the_engine_says_it_loaded(
-    name: str, gpu: str, layout: Layout, loaded_gib: float
-) -> None:
+def test_weights_are_what_the_engine_says_it_loaded(name: str, gpu: str, layout: Layout, loaded_gib: float) -> None:
     """Within half a percent of vLLM's own figure, scales, copies and tables included."""
     assert budget(name, gpu, layout).weights_bytes / GIB == pytest.approx(loaded_gib, rel=0.005)
 

@@ -13,9 +13,7 @@ from orchestrator.memory.overhead import num_graph_sizes
 from orchestrator.units import GIB
 
 
-def resolved(
-    name: str = "kimi-k2", gpu: str = "H100", layout: Layout = Layout(), **engine: object
-) -> ResolvedArgs:
+def resolved(name: str = "kimi-k2", gpu: str = "H100", layout: Layout = Layout(), **engine: object) -> ResolvedArgs:
     return EngineArgs(**engine).resolve(resolve_model(name), layout, resolve_gpu(gpu))  # type: ignore[arg-type]
 
 

