@@ -1,15 +1,11 @@
-"""How long planning takes: prints a line for each case. Run by `scripts/bench planner`.
+"""How long planning takes: prints a line for each case. Run as `scripts/bench planner`.
 
 Each figure is the best of a few runs in this process, loading of the catalogue included in none of them.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from orchestrator.catalog.registry import resolve_model
 from orchestrator.cluster.spec import parse_gpus
