@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from orchestrator.memory.layout import Layout
@@ -14,14 +14,20 @@ from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.rules import broken_rule
 from orchestrator.planner.seating import stage_gpus
 
+# Pipelines up to this depth are always worked out, for their reasons; deeper ones only if they may win.
+STAGES_ALWAYS_SEEN = 8
 
-def outcomes(request: PlanRequest, pool: Pool, straddling: bool) -> Iterator[Outcome]:
+
+def outcomes(
+    request: PlanRequest, pool: Pool, straddling: bool, cannot_win: Callable[[Candidate], bool]
+) -> Iterator[Outcome]:
     """All candidates of a pool: those inside nodes, or those whose tensor groups straddle nodes.
 
-    Stages are added until a layout has the headroom of production; deeper pipelines only add hops.
+    The largest tensor groups come first. Stages are added until a layout has the headroom of production;
+    deeper pipelines only add hops. `cannot_win` knows what was found so far.
     """
     for family in _families(request, pool, straddling):
-        yield from _pipelines(request, Candidate(family, pool, straddling))
+        yield from _pipelines(request, Candidate(family, pool, straddling), cannot_win)
 
 
 def _families(request: PlanRequest, pool: Pool, straddling: bool) -> Iterator[Layout]:
@@ -50,7 +56,7 @@ def _tensor_degrees(request: PlanRequest, pool: Pool, straddling: bool) -> list[
         degrees = list(range(1, min(pool.largest_node, most) + 1))
     fixed = request.fixed.tensor
     if fixed is None:
-        return degrees
+        return degrees[::-1]
     return [fixed] if straddling or fixed <= pool.largest_node else []
 
 
@@ -60,15 +66,23 @@ def _expert_choices(request: PlanRequest, ranks: int) -> tuple[bool, ...]:
     return (True, False) if request.spec.is_moe and ranks > 1 else (False,)
 
 
-def _pipelines(request: PlanRequest, family: Candidate) -> Iterator[Outcome]:
+def _pipelines(request: PlanRequest, family: Candidate, cannot_win: Callable[[Candidate], bool]) -> Iterator[Outcome]:
     for stages in _stage_counts(request, family):
         candidate = replace(family, layout=replace(family.layout, pipeline=stages))
         if family.straddles and _inside_groups(request, candidate):
             continue
+        if stages > STAGES_ALWAYS_SEEN and cannot_win(candidate):
+            yield Outcome(candidate, _too_deep(stages))
+            return
         outcome = Outcome(candidate, _result(request, candidate))
         yield outcome
         if _is_last(outcome.result):
             return
+
+
+def _too_deep(stages: int) -> Refusal:
+    reason = f"{stages} stages or more cannot win: a layout with fewer stages or fewer GPUs has been found to fit"
+    return Refusal("too_many_stages", reason)
 
 
 def _is_last(result: Fit | Refusal) -> bool:

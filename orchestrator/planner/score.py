@@ -168,11 +168,25 @@ CRITERIA: dict[Objective, tuple[Criterion, ...]] = {
 
 def ranked(contenders: Sequence[Contender]) -> list[Contender]:
     """Best first; equal figures fall back on names, so that the order never depends on the input's."""
-    return sorted(contenders, key=lambda contender: (score_key(contender), _identity(contender)))
+    return sorted(contenders, key=full_key)
+
+
+def full_key(contender: Contender) -> tuple[object, ...]:
+    """What contenders are sorted by."""
+    return score_key(contender), _identity(contender)
 
 
 def score_key(contender: Contender) -> tuple[float, ...]:
     return tuple(float(rule.figure(contender)) for rule in CRITERIA[contender.request.objective])
+
+
+def cannot_win(candidate: Candidate, best: Contender) -> bool:
+    """Whether the candidate loses to `best` before its memory is known: at best it would be for production."""
+    num_gpus = candidate.layout.world_size * best.request.replicas
+    # The figures of `CRITERIA` up to the first that is known: GPUs for cost, else stages.
+    known = (num_gpus,) if best.request.objective == "cost" else (0, candidate.layout.pipeline)
+    figures = (candidate.straddles, candidate.pool.is_mixed, 0, *known)
+    return figures > score_key(best)[: len(figures)]
 
 
 def deciding(winner: Contender, loser: Contender) -> Criterion | None:

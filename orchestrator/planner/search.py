@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.catalog.gpus import resolve_gpu
-from orchestrator.planner.candidate import Outcome
+from orchestrator.planner.candidate import Candidate, Outcome
 from orchestrator.planner.enumeration import outcomes
 from orchestrator.planner.fitting import Fit, fit
 from orchestrator.planner.legality import Refusal
 from orchestrator.planner.pools import Pool, mixed_pools_of, pools_of
 from orchestrator.planner.request import PlanRequest
-from orchestrator.planner.score import Contender, ranked
+from orchestrator.planner.score import Contender, cannot_win, full_key, ranked
 from orchestrator.planner.seating import stage_gpus
 
 
@@ -36,16 +36,32 @@ def search(request: PlanRequest) -> Found:
     """Every candidate of the first pass in which one fits; of all passes where none does."""
     refused: list[Outcome] = []
     for pools, straddling in _passes(request):
-        contenders: list[Contender] = []
+        field = _Field()
         for pool in pools:
-            for outcome in outcomes(request, pool, straddling):
+            for outcome in outcomes(request, pool, straddling, field.cannot_win):
                 if isinstance(outcome.result, Fit):
-                    contenders.append(Contender(request, outcome.candidate, outcome.result))
+                    field.add(Contender(request, outcome.candidate, outcome.result))
                 else:
                     refused.append(outcome)
-        if contenders:
-            return Found(tuple(ranked(contenders)), tuple(refused))
+        if field.best is not None:
+            return Found(tuple(ranked(field.contenders)), tuple(refused))
     return Found((), tuple(refused))
+
+
+class _Field:
+    """The contenders of one pass so far, and the best of them."""
+
+    def __init__(self) -> None:
+        self.contenders: list[Contender] = []
+        self.best: Contender | None = None
+
+    def add(self, contender: Contender) -> None:
+        self.contenders.append(contender)
+        if self.best is None or full_key(contender) < full_key(self.best):
+            self.best = contender
+
+    def cannot_win(self, candidate: Candidate) -> bool:
+        return self.best is not None and cannot_win(candidate, self.best)
 
 
 def _passes(request: PlanRequest) -> Iterator[tuple[tuple[Pool, ...], bool]]:

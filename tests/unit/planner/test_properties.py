@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,8 @@ from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
 from orchestrator.errors import NoFeasiblePlan
 from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.plan import Objective, Plan, verify
-from orchestrator.planner import PlanRequest, make_plan
-from orchestrator.planner.score import score_key
+from orchestrator.planner import PlanRequest, enumeration, make_plan
+from orchestrator.planner.score import full_key, score_key
 from orchestrator.planner.search import search
 
 KINDS = ("H100", "H200", "L40S", "A100-80G-PCIe")
@@ -189,3 +190,16 @@ def test_a_plan_survives_its_json(request: PlanRequest) -> None:
     assume(plan is not None)
     assert plan is not None
     assert Plan.from_json(plan.to_json()) == plan
+
+
+@thorough
+@given(requests())
+def test_what_is_not_worked_out_would_not_have_won(request: PlanRequest) -> None:
+    """Cutting pipelines short, as early as can be, gives the winner of the whole search."""
+    with mock.patch.object(enumeration, "STAGES_ALWAYS_SEEN", 0):
+        cut = search(request).winner
+    with mock.patch.object(enumeration, "STAGES_ALWAYS_SEEN", 1000):
+        whole = search(request).winner
+    assert (cut is None) == (whole is None)
+    if cut is not None and whole is not None:
+        assert full_key(cut) == full_key(whole)
