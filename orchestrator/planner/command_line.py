@@ -115,21 +115,24 @@ def read_arguments(words: Sequence[str], env: dict[str, str] | None = None) -> C
         if not word.startswith("-"):
             model = _only_model(model, word)
             continue
-        name, value = _split(word)
-        name, negated = _without_no(name)
-        kind = ENGINE_ARGUMENTS.get(name)
-        if kind == "switch":
-            arguments[name] = _switch(name, value, negated)
-        elif kind is not None:
-            arguments[name] = _read(name, kind, _value(name, value, queue))
-        elif ENGINE_ARGUMENTS.get(name.partition(".")[0]) == "json":
-            whole, _, key = name.partition(".")
-            arguments.setdefault(whole, {})[key] = _part(_value(name, value, queue))
-        elif name == "model":
+        name, value, negated = _split(word)
+        whole, _, part = name.partition(".")
+        if name == "model":
             model = _only_model(model, _value(name, value, queue))
+        elif part and ENGINE_ARGUMENTS.get(whole) == "json":
+            arguments[whole] = _with_part(whole, arguments.get(whole, {}), part, _value(name, value, queue))
+        elif name in ENGINE_ARGUMENTS:
+            arguments[name] = _argument(name, value, negated, queue)
         else:
             others[name] = _other(name, value, negated, queue)
     return CommandLine(model, arguments, others, env or {})
+
+
+def _argument(name: str, value: str | None, negated: bool, queue: list[str]) -> Any:
+    kind = ENGINE_ARGUMENTS[name]
+    if kind == "switch":
+        return _switch(name, value, negated)
+    return _read(name, kind, _value(name, value, queue))
 
 
 def _only_model(model: str | None, word: str) -> str:
@@ -138,15 +141,13 @@ def _only_model(model: str | None, word: str) -> str:
     return word
 
 
-def _split(word: str) -> tuple[str, str | None]:
+def _split(word: str) -> tuple[str, str | None, bool]:
+    """(name with underscores, value after `=`, whether `no-` turns a switch off)."""
     name, has_value, value = word.partition("=")
     name = _SHORT.get(name, name).lstrip("-").replace("-", "_")
-    return name, value if has_value else None
-
-
-def _without_no(name: str) -> tuple[str, bool]:
     plain = name.removeprefix("no_")
-    return (plain, True) if plain != name and ENGINE_ARGUMENTS.get(plain) == "switch" else (name, False)
+    negated = plain != name and ENGINE_ARGUMENTS.get(plain) == "switch"
+    return plain if negated else name, value if has_value else None, negated
 
 
 def _value(name: str, value: str | None, queue: list[str]) -> str:
@@ -199,12 +200,14 @@ def _read(name: str, kind: Kind, value: str) -> Any:
         raise ConfigError(f"--{_dashed(name)} is {value!r}; it must be {expected}") from None
 
 
-def _part(value: str) -> Any:
-    """A value inside a JSON argument: text need not be quoted."""
+def _with_part(name: str, config: Any, part: str, value: str) -> dict[str, Any]:
+    """A JSON argument with one more of its keys set; text need not be quoted."""
+    if not isinstance(config, dict):
+        raise ConfigError(f"--{_dashed(name)} is {config!r}, which has no {part!r}; it must be a JSON object")
     try:
-        return json.loads(value)
+        return config | {part: json.loads(value)}
     except ValueError:
-        return value
+        return config | {part: value}
 
 
 def _count(value: str) -> int:

@@ -91,6 +91,7 @@ def test_arguments_that_do_not_bear_on_memory_are_set_aside() -> None:
         (["--enable-expert-parallel=yes"], "is a switch"),
         (["--eplb-config", "{"], "must be JSON"),
         (["a", "b"], "two models"),
+        (["--eplb-config", "5", "--eplb-config.window_size", "1"], "must be a JSON object"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(words: list[str], expected: str) -> None:
