@@ -13,7 +13,7 @@ from orchestrator.memory.buffers import buffer_bytes
 from orchestrator.memory.engine_args import DTYPE_BYTES, EngineArgs, ResolvedArgs
 from orchestrator.memory.layout import Layout
 from orchestrator.memory.overhead import overhead_bytes
-from orchestrator.memory.shards import Cut, WeightTotals, cut_of, prediction_totals, stage_totals
+from orchestrator.memory.shards import Cut, WeightTotals, cut_of, embedding_totals, prediction_totals, stage_totals
 from orchestrator.units import GIB
 
 
@@ -86,6 +86,8 @@ def _model_bytes(spec: ModelSpec, args: ResolvedArgs, layers: tuple[int, int], c
     size = stage_totals(loaded, args.quantization, args.dtype, layers, cut).size_bytes
     if args.args.num_speculative_tokens and layers[1] == spec.num_layers:
         size += prediction_totals(spec, args.quantization, args.dtype, cut).size_bytes
+        # Stages do not share an embedding: the last of several has its own for predicting.
+        size += embedding_totals(spec, args.dtype, cut).size_bytes if layers[0] else 0
     offloaded = int(args.args.cpu_offload_gb * GIB)
     return max(0, size - offloaded) + buffer_bytes(spec, args, layers, cut)
 
