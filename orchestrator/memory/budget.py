@@ -13,7 +13,7 @@ from orchestrator.memory.buffers import buffer_bytes
 from orchestrator.memory.engine_args import DTYPE_BYTES, EngineArgs, ResolvedArgs
 from orchestrator.memory.layout import Layout
 from orchestrator.memory.overhead import overhead_bytes
-from orchestrator.memory.shards import Cut, WeightTotals, cut_of, prediction_totals, stage_totals
+from orchestrator.memory.shards import Cut, WeightTotals, cut_of, embedding_totals, prediction_totals, stage_totals
 from orchestrator.units import GIB
 
 
@@ -66,9 +66,9 @@ def _budget(
 ) -> MemoryBudget:
     args = engine.resolve(spec, layout, gpu)
     cut = replace(cut, padding=args.expert_padding)
-    weights = _model_bytes(spec, args, layers, cut)
+    weights = _weights_bytes(spec, args, layers, cut)
     activation = activation_bytes(spec, layout, layers, cut, args)
-    overhead = overhead_bytes(spec, layout, layers, args, gpu)
+    overhead = overhead_bytes(spec, layout, layers, args, gpu) + buffer_bytes(spec, args, layers, cut)
     kv_cache = _pool_bytes(gpu, args, weights + activation + overhead)
     return MemoryBudget(
         weights_bytes=weights,
@@ -80,14 +80,16 @@ def _budget(
     )
 
 
-def _model_bytes(spec: ModelSpec, args: ResolvedArgs, layers: tuple[int, int], cut: Cut) -> int:
-    """What the engine logs as "Model loading took": weights, and buffers it makes with them."""
+def _weights_bytes(spec: ModelSpec, args: ResolvedArgs, layers: tuple[int, int], cut: Cut) -> int:
+    """All parameters that the engine loads on the rank, scales included."""
     loaded = replace(spec, vision=None) if args.args.language_model_only else spec
     size = stage_totals(loaded, args.quantization, args.dtype, layers, cut).size_bytes
     if args.args.num_speculative_tokens and layers[1] == spec.num_layers:
         size += prediction_totals(spec, args.quantization, args.dtype, cut).size_bytes
+        # Stages do not share an embedding: the last of several has its own for predicting.
+        size += embedding_totals(spec, args.dtype, cut).size_bytes if layers[0] else 0
     offloaded = int(args.args.cpu_offload_gb * GIB)
-    return max(0, size - offloaded) + buffer_bytes(spec, args, layers, cut)
+    return max(0, size - offloaded)
 
 
 def _pool_bytes(gpu: GpuSpec, args: ResolvedArgs, taken_bytes: int) -> int:

@@ -1,4 +1,7 @@
-"""Tensors that the engine makes beside the weights while it loads them, and counts as part of the model."""
+"""Tensors that the engine makes beside the weights while it loads them.
+
+The engine logs them with the weights ("Model loading took"); a budget counts them as overhead.
+"""
 
 from __future__ import annotations
 

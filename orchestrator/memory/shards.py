@@ -80,13 +80,20 @@ def stage_totals(
 def prediction_totals(spec: ModelSpec, quantization: Quantization | None, dtype: str, cut: Cut) -> WeightTotals:
     """The multi-token-prediction layers, which a rank of the last stage loads for speculative decoding.
 
-    Their embedding and head are the model's own.
+    Their head is the model's own, and so is their embedding where it is on the same rank.
     """
     total = WeightTotals()
     for index in range(spec.num_layers, spec.num_layers + spec.num_mtp_layers):
         total += _layer_totals(spec, quantization, dtype, index, cut)
         for weight in prediction_weights(spec):
             total += _totals(weight, None, dtype, cut)
+    return total
+
+
+def embedding_totals(spec: ModelSpec, dtype: str, cut: Cut) -> WeightTotals:
+    total = WeightTotals()
+    for weight in embedding_weights(spec):
+        total += _totals(weight, None, dtype, cut)
     return total
 
 

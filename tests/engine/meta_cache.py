@@ -36,6 +36,7 @@ def engine_capacity(
         _, vllm_config = build_with_config(config, layout, Rank(stage=stage), folder, engine)
         specs.append(_cache_specs(vllm_config))
     vllm_config.cache_config.kv_cache_layout = "LBNHC"
+    vllm_config.parallel_config.decode_context_parallel_size = layout.decode_context
     with set_current_vllm_config(vllm_config):
         configs = get_kv_cache_configs(vllm_config, specs, [pool_bytes] * layout.pipeline)
         scheduler = generate_scheduler_kv_cache_config(configs)

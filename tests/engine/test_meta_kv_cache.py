@@ -81,6 +81,14 @@ def test_capacity_is_the_engines_own(name: str, layout: Layout, tmp_path: Path) 
     assert same(ours(config, layout, engine, 20 * GIB + 12345), expected)
 
 
+def test_decode_context_ranks_share_tokens_as_in_the_engine(tmp_path: Path) -> None:
+    """Two ranks that share the tokens of a sequence."""
+    config, layout = unquantised("moonshotai--Kimi-K2-Instruct"), Layout(tensor=4, decode_context=2)
+    engine = EngineArgs(max_model_len=10_001, max_num_batched_tokens=2048)
+    expected = engine_capacity(config, layout, engine, 3 * GIB, tmp_path)
+    assert same(ours(config, layout, engine, 3 * GIB), expected)
+
+
 @pytest.mark.parametrize("name", DENSE)
 def test_windows_are_read_as_the_engine_reads_them(name: str, tmp_path: Path) -> None:
     """A sliding window holds for all layers of Mistral, and for none of Qwen2 where it is switched off."""
