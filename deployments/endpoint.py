@@ -7,7 +7,7 @@ from typing import Any
 
 import uvicorn
 
-from deployments.front_link import free_socket
+from deployments.sockets import bound_socket
 
 
 class InFlight:
@@ -33,8 +33,8 @@ class Endpoint:
 
     def __init__(self, app: Any, host: str) -> None:
         self._counter = InFlight(app)
-        self._socket = free_socket(host)
-        self.host, self.port = self._socket.getsockname()
+        self._socket = bound_socket(host)
+        self.host, self.port = self._socket.getsockname()[:2]
         config = uvicorn.Config(
             self._counter, access_log=False, log_level="warning", lifespan="off", http="httptools", ws="none",
             # Idle connections are the front's pool: closing them under it would cost it a retry.

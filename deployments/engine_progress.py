@@ -79,5 +79,5 @@ def cause_of(error: BaseException) -> str:
     """The first cause of a chain of exceptions, in one line."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(" For further information visit")[0]  # pydantic's link
     return text[:1000] if text else type(error).__name__

@@ -7,11 +7,11 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from typing import Any
 
 import httpx
@@ -51,7 +51,7 @@ class Report:
             data=json.dumps(event).encode(),
             headers={"authorization": f"Bearer {control_token()}", "content-type": "application/json"},
         )
-        with contextlib.suppress(OSError), _direct.open(request, timeout=2):
+        with contextlib.suppress(OSError, HTTPException), _direct.open(request, timeout=2):
             pass
 
 
@@ -119,7 +119,7 @@ class FrontLink:
             response = await self._client.post("/replicas", json=body)
             response.raise_for_status()
             self.policy = AccessPolicy.from_json(response.json()["access"])
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:  # the last three: a stranger answers
             if self._reachable:
                 logger.warning("the front does not answer (%s); still trying", type(error).__name__)
             self._reachable = False
@@ -140,11 +140,3 @@ class FrontLink:
 def now_s() -> int:
     """Unix time, as `created` of OpenAI's model objects wants it."""
     return int(time.time())
-
-
-def free_socket(host: str) -> socket.socket:
-    """A listening socket on a port that the system chooses."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, 0))
-    return listener

@@ -60,5 +60,9 @@ def bad_request(message: str, code: str = "invalid_request") -> OpenAIError:
     return OpenAIError(400, message, code)
 
 
+def too_large(limit_bytes: int) -> OpenAIError:
+    return OpenAIError(413, f"The body is larger than {limit_bytes // 1024**2} MiB.", "request_too_large")
+
+
 def unavailable(message: str, retry_after_s: int) -> OpenAIError:
     return OpenAIError(503, message, "unavailable", {"retry-after": str(retry_after_s)})

@@ -45,6 +45,8 @@ def table() -> dict[str, dict[str, object]]:
         if (action := by_name.get(field.name)) is None:
             continue
         found[field.name] = {"kind": kind(action)}
+        if action.nargs in ("+", "*") and action.type is int:
+            found[field.name]["items"] = "int"
         if action.choices:
             found[field.name]["choices"] = [str(choice) for choice in action.choices]
     return found

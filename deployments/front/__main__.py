@@ -18,11 +18,13 @@ import uvicorn
 from deployments.front.control import build_control
 from deployments.front.events import EventLog
 from deployments.front.haproxy import HAProxy
-from deployments.front.haproxy_config import FrontSettings
+from deployments.front.haproxy_config import INGRESS_SOCKET, FrontSettings
 from deployments.front.ingress import build_ingress
 from deployments.front.registry import Registry
+from deployments.front.renewal import Renewal
 from deployments.governance.access import AccessPolicy
-from orchestrator.errors import OrchestratorError
+from deployments.sockets import bound_socket, bound_unix_socket
+from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.store.secrets import control_token, hash_key, read_api_key
 
 MAX_CONNECTIONS = 20_000
@@ -65,14 +67,14 @@ class Front:
     ) -> None:
         self._settings = settings
         self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
-        self._changed, self._stopping = asyncio.Event(), asyncio.Event()
+        self._routes, self._stopping = Renewal(), asyncio.Event()
         self._haproxy = HAProxy(settings) if haproxy else None
         ingress = build_ingress(self._registry, self._keys.policy)
-        control = build_control(self._registry, self._events, self._keys.policy, self._changed, control_token())
-        self._servers = [
-            _server(ingress, uds=str(settings.ingress_socket)),
-            _server(control, host=control_host, port=control_port),
-        ]
+        control = build_control(self._registry, self._events, self._keys.policy, self._routes.renewed, control_token())
+        self._servers = {
+            _server(ingress): bound_unix_socket(INGRESS_SOCKET),
+            _server(control): bound_socket(control_host, control_port),
+        }
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -80,20 +82,24 @@ class Front:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._keys.refresh()
-        serving = [asyncio.create_task(server._serve()) for server in self._servers]
-        keeping = [asyncio.create_task(self._keep_routes())]
-        if self._haproxy is not None:
-            await self._haproxy.start(self._registry)
-            keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
-        print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
-        await self._wait_for_end([*keeping, *serving])
-        for task in keeping:
-            task.cancel()
-        if self._haproxy is not None:
-            await self._haproxy.stop()
-        for server in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*serving, return_exceptions=True)
+        serving = [asyncio.create_task(server._serve([listener])) for server, listener in self._servers.items()]
+        keeping: list[asyncio.Task[None]] = []
+        try:
+            if self._haproxy is not None:
+                await self._haproxy.start(self._registry)
+                keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
+            keeping.append(asyncio.create_task(self._keep_routes()))
+            print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
+            await self._wait_for_end([*keeping, *serving])
+        finally:
+            for task in keeping:
+                task.cancel()
+            self._routes.end()
+            if self._haproxy is not None:
+                await self._haproxy.stop()
+            for server in self._servers:
+                server.should_exit = True
+            await asyncio.gather(*serving, return_exceptions=True)
 
     async def _wait_for_end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Until a signal comes; a part that ends by itself ends the whole, with its own error."""
@@ -106,14 +112,25 @@ class Front:
 
     async def _keep_routes(self) -> None:
         """Renew HAProxy's routes when replicas come, go or fall silent; renew the keys when their file changes."""
+        trouble: str | None = None
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), TICK_S)
+                await asyncio.wait_for(self._routes.asked.wait(), TICK_S)
             self._keys.refresh()
-            if self._registry.expire(time.monotonic()) or self._changed.is_set():
-                self._changed.clear()
-                if self._haproxy is not None:
-                    await self._haproxy.reload(self._registry)
+            if self._registry.expire(time.monotonic()) or self._routes.asked.is_set() or trouble:
+                in_force, before = self._routes.begin(), trouble
+                if (trouble := await self._renew_routes()) and trouble != before:
+                    print(f"front: the routes stay as they were for now: {trouble}", file=sys.stderr, flush=True)
+                in_force.set()
+
+    async def _renew_routes(self) -> str | None:
+        """Hand HAProxy the routes. One that does not take them serves on by the old ones: what it says then."""
+        try:
+            if self._haproxy is not None:
+                await self._haproxy.reload(self._registry)
+        except ConfigError as error:
+            return str(error)
+        return None
 
     async def _keep_haproxy(self, haproxy: HAProxy) -> None:
         """Start HAProxy again if it dies."""
@@ -124,8 +141,10 @@ class Front:
             await haproxy.start(self._registry)
 
 
-def _server(app: object, **address: object) -> uvicorn.Server:
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", ws="none", **address)
+def _server(app: object) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2
+    )
     return uvicorn.Server(config)
 
 
@@ -151,14 +170,14 @@ def main() -> None:
     """Run the front; an expected failure is one line and exit code 1."""
     arguments = _parse()
     os.umask(0o077)
+    key_file = arguments.key_file.absolute()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    settings = FrontSettings(arguments.folder, arguments.host, arguments.port, most_connections())
+    os.chdir(arguments.folder)
+    settings = FrontSettings(arguments.host, arguments.port, most_connections())
 
     async def run() -> None:
-        front = Front(
-            settings, arguments.control_host, arguments.control_port, arguments.key_file, not arguments.no_haproxy
-        )
-        await front.run()
+        haproxy = not arguments.no_haproxy
+        await Front(settings, arguments.control_host, arguments.control_port, key_file, haproxy).run()
 
     try:
         asyncio.run(run())

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,8 @@ from deployments.front_link import Announcement
 from deployments.governance.access import AccessPolicy
 
 MAX_WAIT_S = 30.0
+# What a line of HAProxy's map can hold: no spaces, no comment.
+Name = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./:@+-]*$")]
 
 
 class Heartbeat(BaseModel):
@@ -26,9 +28,9 @@ class Heartbeat(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deployment: str = Field(max_length=63)
-    replica: str = Field(max_length=200, pattern=r"^[A-Za-z0-9_.#-]+$")
-    names: tuple[str, ...]
+    deployment: Name
+    replica: str = Field(max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")
+    names: tuple[Name, ...] = Field(min_length=1)
     host: str = Field(max_length=255, pattern=r"^[A-Za-z0-9_.:-]+$")
     port: int = Field(ge=1, le=65535)
     auth: bool
@@ -55,10 +57,10 @@ def build_control(
     registry: Registry,
     events: EventLog,
     policy: Callable[[], AccessPolicy],
-    changed: asyncio.Event,
+    renewed: Callable[[], Awaitable[None]],
     token: str,
 ) -> FastAPI:
-    """The control application; sets `changed` when routes must be renewed."""
+    """The control application; `renewed()` puts changed routes in force."""
     news = asyncio.Condition()
 
     def known_caller(request: Request) -> None:
@@ -71,19 +73,19 @@ def build_control(
     @app.post("/replicas")
     async def announce(heartbeat: Heartbeat) -> dict[str, Any]:
         if registry.announce(heartbeat.announcement(), heartbeat.in_flight, time.monotonic()):
-            changed.set()
+            await renewed()
         return {"access": policy().to_json()}
 
     @app.delete("/replicas/{replica:path}")
     async def withdraw(replica: str) -> dict[str, bool]:
         if known := registry.withdraw(replica):
-            changed.set()
+            await renewed()
         return {"withdrawn": known}
 
     @app.delete("/deployments/{name}")
     async def forget(name: str) -> dict[str, bool]:
         if known := registry.forget(name):
-            changed.set()
+            await renewed()
         return {"forgotten": known}
 
     @app.post("/events")

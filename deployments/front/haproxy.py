@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import re
 import shutil
-import signal
 import sys
 from pathlib import Path
 
-from deployments.front.haproxy_config import FrontSettings, error_pages, render_config, render_map
+import psutil
+
+from deployments.front.haproxy_config import (
+    CONFIG_PATH,
+    MAP_PATH,
+    FrontSettings,
+    error_pages,
+    render_config,
+    render_map,
+)
 from deployments.front.registry import Registry
 from orchestrator.errors import ConfigError
+
+MASTER_SOCKET = "master.sock"
+PID_PATH = Path("haproxy.pid")
+ANSWER_TIMEOUT_S = 10.0
 
 
 def find_haproxy() -> str:
@@ -29,58 +41,62 @@ def find_haproxy() -> str:
 
 
 class HAProxy:
-    """One HAProxy in master-worker mode. `reload` starts new workers; the old ones finish what they stream."""
+    """One HAProxy in master-worker mode, in the working folder.
+
+    It is asked through its master's socket, never through its public port, where another program could answer.
+    """
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
         self._binary = find_haproxy()
         self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def _pid_path(self) -> Path:
-        return self._settings.folder / "haproxy.pid"
+        self._relay: asyncio.Task[None] | None = None
 
     async def start(self, registry: Registry) -> None:
         """Start with the routes known so far; raises `ConfigError` with HAProxy's own words if it cannot."""
-        self._stop_leftover()
+        _stop_leftover()
         self._write(registry)
-        for path, page in error_pages(self._settings).items():
+        for path, page in error_pages().items():
             path.write_bytes(page)
-        await self._check()
         self._process = await asyncio.create_subprocess_exec(
-            self._binary, "-W", "-db", "-f", str(self._settings.config_path), stderr=asyncio.subprocess.PIPE
+            self._binary,
+            "-W",
+            "-db",
+            "-S",
+            f"unix@{MASTER_SOCKET}",
+            "-f",
+            str(CONFIG_PATH),
+            stderr=asyncio.subprocess.PIPE,
         )
-        self._pid_path.write_text(str(self._process.pid))
-        await self._wait_until_bound()
+        PID_PATH.write_text(str(self._process.pid))
+        await self._wait_until_it_answers(self._process)
+        self._relay = asyncio.create_task(_relay_stderr(self._process))
 
-    async def _wait_until_bound(self) -> None:
-        assert self._process is not None
+    async def _wait_until_it_answers(self, process: asyncio.subprocess.Process) -> None:
+        """The master answers once its listeners are bound."""
         for _ in range(100):
-            if self._process.returncode is not None:
-                assert self._process.stderr is not None
-                said = (await self._process.stderr.read()).decode(errors="replace")
+            if process.returncode is not None:
+                assert process.stderr is not None
+                said = (await process.stderr.read()).decode(errors="replace")
                 raise ConfigError(f"HAProxy did not start: {_complaint(said)}")
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(self._settings.host, self._settings.port)
-                writer.close()
-                asyncio.get_running_loop().create_task(self._relay_stderr())
-                return
+                if await _ask_master("show proc"):
+                    return
             await asyncio.sleep(0.05)
-        raise ConfigError(f"HAProxy does not listen on {self._settings.host}:{self._settings.port} after 5 s")
-
-    async def _relay_stderr(self) -> None:
-        """HAProxy's notices go to the front's own log; an unread pipe would stop it when full."""
-        assert self._process is not None
-        assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            sys.stderr.write(f"haproxy: {line.decode(errors='replace')}")
+        raise ConfigError("HAProxy does not answer 5 s after its start")
 
     async def reload(self, registry: Registry) -> None:
-        """Put new routes in force. A configuration HAProxy refuses leaves the old one serving."""
+        """Put new routes in force, and return when they are: new connections go by them, old ones finish as they began.
+
+        A configuration HAProxy refuses leaves the old one serving; raises `ConfigError` with its own words then.
+        """
         self._write(registry)
-        await self._check()
-        if self._process is not None:
-            self._process.send_signal(signal.SIGUSR2)
+        try:
+            said = await asyncio.wait_for(_ask_master("reload"), ANSWER_TIMEOUT_S)
+        except (OSError, asyncio.TimeoutError):
+            raise ConfigError("HAProxy does not take new routes: its master does not answer") from None
+        if not said.startswith("Success=1"):
+            raise ConfigError(f"HAProxy refuses its configuration: {_complaint(said)}")
 
     async def ended(self) -> int:
         """Wait until HAProxy ends; its exit code."""
@@ -95,30 +111,42 @@ class HAProxy:
                 await asyncio.wait_for(self._process.wait(), 5)
             if self._process.returncode is None:
                 self._process.kill()
-        self._pid_path.unlink(missing_ok=True)
+        PID_PATH.unlink(missing_ok=True)
 
     def _write(self, registry: Registry) -> None:
-        self._settings.map_path.write_text(render_map(registry.routes()))
-        self._settings.config_path.write_text(render_config(self._settings, registry.deployments.values()))
+        MAP_PATH.write_text(render_map(registry.routes()))
+        CONFIG_PATH.write_text(render_config(self._settings, registry.deployments.values()))
 
-    async def _check(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            self._binary, "-c", "-f", str(self._settings.config_path),
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, said = await process.communicate()
-        if process.returncode != 0:
-            raise ConfigError(f"HAProxy refuses its configuration: {_complaint(said.decode(errors='replace'))}")
 
-    def _stop_leftover(self) -> None:
-        """End the HAProxy of a front that was killed: it serves on with routes that nobody keeps up."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(self._pid_path.read_text())
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if str(self._settings.config_path).encode() in words:
-                os.kill(pid, signal.SIGTERM)
+async def _ask_master(command: str) -> str:
+    """The answer of HAProxy's master to a command of its own language."""
+    reader, writer = await asyncio.open_unix_connection(MASTER_SOCKET)
+    try:
+        writer.write(f"{command}\n".encode())
+        writer.write_eof()
+        return (await reader.read()).decode(errors="replace")
+    finally:
+        writer.close()
+
+
+async def _relay_stderr(process: asyncio.subprocess.Process) -> None:
+    """HAProxy's notices go to the front's own log; an unread pipe would stop it when full."""
+    assert process.stderr is not None
+    while line := await process.stderr.readline():
+        sys.stderr.write(f"haproxy: {line.decode(errors='replace')}")
+        sys.stderr.flush()
+
+
+def _stop_leftover() -> None:
+    """End the HAProxy of a front that was killed: it serves on with routes that nobody keeps up."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        leftover = psutil.Process(int(PID_PATH.read_text()))
+        if f"unix@{MASTER_SOCKET}" in leftover.cmdline() and Path(leftover.cwd()).samefile("."):
+            leftover.terminate()
+            leftover.wait(5)
 
 
 def _complaint(said: str) -> str:
+    """The first alert in what HAProxy said, without the number of its process."""
     alerts = [line for line in said.splitlines() if "ALERT" in line] or said.splitlines() or ["(no reason given)"]
-    return alerts[0].strip()[:400]
+    return re.sub(r"^\[\w+\]\s*\(\d+\)\s*:\s*", "", alerts[0].strip())[:400]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
+from deployments import openai_errors
 from deployments.front.registry import Deployment
 from deployments.openai_errors import OpenAIError
 
@@ -22,12 +24,19 @@ ENGINE_PATHS = (
 # The model is chosen by the body's `model`, as far as one buffer reaches; longer bodies go by the ingress, which
 # reads them whole. A buffer is held per connection only while its request or answer passes.
 BUFFER_BYTES = 128 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
 RETRY_AFTER_S = 5
-_PHRASES = {400: "Bad Request", 408: "Request Timeout", 500: "Internal Server Error", 502: "Bad Gateway",
-            503: "Service Unavailable", 504: "Gateway Timeout"}  # fmt: skip
+# When routes change, old workers finish the answers they have begun, at most for so long.
+LONGEST_ANSWER_S = 3600
+# All files lie in the front's working folder and go by their bare names: a folder may have spaces, which HAProxy's
+# language cannot take, or be deeper than the 108 bytes that a socket's path may have.
+CONFIG_PATH = Path("haproxy.cfg")
+MAP_PATH = Path("models.map")
+INGRESS_SOCKET = Path("ingress.sock")
 _ERRORS = (
     OpenAIError(400, "The request is not valid HTTP.", "bad_request"),
     OpenAIError(408, "The request did not arrive in time.", "request_timeout"),
+    openai_errors.too_large(MAX_BODY_BYTES),
     OpenAIError(500, "The gateway failed.", "internal_error"),
     OpenAIError(502, "The model's server broke off before it answered.", "bad_gateway"),
     OpenAIError(503, "The model is not being served right now.", "unavailable", {"retry-after": str(RETRY_AFTER_S)}),
@@ -39,26 +48,13 @@ _ERRORS = (
 class FrontSettings:
     """Where the front listens and what it may hold.
 
-    folder: state of this front; host, port: the public address; idle_timeout_s: the longest silence within an answer.
+    host, port: the public address; idle_timeout_s: the longest silence within an answer.
     """
 
-    folder: Path
     host: str
     port: int
     max_connections: int
     idle_timeout_s: int = 300
-
-    @property
-    def config_path(self) -> Path:
-        return self.folder / "haproxy.cfg"
-
-    @property
-    def map_path(self) -> Path:
-        return self.folder / "models.map"
-
-    @property
-    def ingress_socket(self) -> Path:
-        return self.folder / "ingress.sock"
 
 
 def backend_name(deployment: str) -> str:
@@ -71,9 +67,9 @@ def render_map(routes: Mapping[str, str]) -> str:
     return "".join(f"{name} {backend_name(target)}\n" for name, target in sorted(routes.items()))
 
 
-def error_pages(settings: FrontSettings) -> dict[Path, bytes]:
+def error_pages() -> dict[Path, bytes]:
     """HAProxy's own errors, in OpenAI's shape and with their own status, as whole HTTP responses."""
-    return {settings.folder / f"{error.status}.http": _page(error) for error in _ERRORS}
+    return {Path(f"{error.status}.http"): _page(error) for error in _ERRORS}
 
 
 def _page(error: OpenAIError) -> bytes:
@@ -83,13 +79,13 @@ def _page(error: OpenAIError) -> bytes:
         "connection": "close",
     }
     lines = [f"{name}: {value}" for name, value in {**headers, **error.headers}.items()]
-    head = "\r\n".join([f"HTTP/1.1 {error.status} {_PHRASES[error.status]}", *lines, "", ""])
+    head = "\r\n".join([f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *lines, "", ""])
     return head.encode() + error.body
 
 
 def render_config(settings: FrontSettings, deployments: Iterable[Deployment]) -> str:
     """The whole configuration: public frontend, one backend per deployment, and the ingress for the rest."""
-    blocks = [_global(settings), _defaults(settings), _frontend(settings), _ingress(settings)]
+    blocks = [_global(settings), _defaults(settings), _frontend(settings), _ingress()]
     return "\n".join([*blocks, *(_backend(known) for known in deployments)])
 
 
@@ -97,18 +93,18 @@ def _global(settings: FrontSettings) -> str:
     return f"""\
 global
     maxconn {settings.max_connections}
-    stats socket unix@{settings.folder}/haproxy.sock mode 600 level admin
     tune.bufsize {BUFFER_BYTES}
-    hard-stop-after {settings.idle_timeout_s}s
+    hard-stop-after {LONGEST_ANSWER_S}s
 """
 
 
 def _defaults(settings: FrontSettings) -> str:
-    pages = "\n".join(f"    errorfile {error.status} {settings.folder}/{error.status}.http" for error in _ERRORS)
+    pages = "\n".join(f"    errorfile {error.status} {error.status}.http" for error in _ERRORS)
     return f"""\
 defaults
     mode http
     option redispatch
+    option abortonclose
     option http-no-delay
     retries 2
     retry-on conn-failure
@@ -124,22 +120,25 @@ defaults
 
 
 def _frontend(settings: FrontSettings) -> str:
-    model = f"req.body,json_query('$.model'),map_str({settings.map_path})"
+    # A body of unknown length goes by the ingress, which stops reading at the limit.
+    model = f"req.body,json_query('$.model'),map_str({MAP_PATH})"
     return f"""\
 frontend public
     bind {settings.host}:{settings.port}
     acl engine_path path {" ".join(ENGINE_PATHS)}
+    acl sized req.hdr(content-length) -m found
+    http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}
     http-request wait-for-body time 30s if METH_POST engine_path
-    http-request set-var(txn.backend) {model} if METH_POST engine_path
+    http-request set-var(txn.backend) {model} if METH_POST engine_path sized
     use_backend %[var(txn.backend)] if {{ var(txn.backend) -m found }}
     default_backend ingress
 """
 
 
-def _ingress(settings: FrontSettings) -> str:
+def _ingress() -> str:
     return f"""\
 backend ingress
-    server ingress unix@{settings.ingress_socket}
+    server ingress unix@{INGRESS_SOCKET}
 """
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -12,12 +13,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from deployments import openai_errors
-from deployments.front.haproxy_config import ENGINE_PATHS, RETRY_AFTER_S
+from deployments.front.haproxy_config import ENGINE_PATHS, MAX_BODY_BYTES, RETRY_AFTER_S
 from deployments.front.registry import Deployment, Registry
 from deployments.governance.access import AccessPolicy
 from deployments.openai_errors import OpenAIError
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host", "content-length"}
 
 
@@ -33,12 +33,22 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
     client = httpx.AsyncClient(timeout=httpx.Timeout(300, connect=5), trust_env=False)
     turn = itertools.count()
 
-    def visible(request: Request) -> list[Deployment] | OpenAIError:
-        """The deployments a caller may see: all with a key, the open ones without."""
-        refusal = policy().refusal(request.scope["headers"])
-        if refusal is None:
-            return list(registry.deployments.values())
-        return [known for known in registry.deployments.values() if not known.auth] or refusal
+    def refusal_of(request: Request) -> OpenAIError | None:
+        return policy().refusal(request.scope["headers"])
+
+    def open_models() -> list[Deployment]:
+        return [known for known in registry.deployments.values() if not known.auth]
+
+    def find(model: str, request: Request) -> Deployment | OpenAIError:
+        """The deployment that answers to `model`, if this caller may use it.
+
+        As on the direct way, where the replica itself refuses: a wrong key is told so before anything else, unless
+        there are models that need none.
+        """
+        known, refusal = registry.find(model), refusal_of(request)
+        if refusal is not None and (known is None or known.auth) and (known is not None or not open_models()):
+            return refusal
+        return known or openai_errors.unknown_model(model)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -46,32 +56,29 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        allowed = visible(request)
-        if isinstance(allowed, OpenAIError):
-            return respond(allowed)
-        return JSONResponse({"object": "list", "data": [_card(known, known.name) for known in allowed]})
+        refusal = refusal_of(request)
+        listed = list(registry.deployments.values()) if refusal is None else open_models()
+        if refusal is not None and not listed:
+            return respond(refusal)
+        return JSONResponse({"object": "list", "data": [_card(known, known.name) for known in listed]})
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> Response:
-        allowed = visible(request)
-        if isinstance(allowed, OpenAIError):
-            return respond(allowed)
-        known = registry.find(model)
-        if known is None or known not in allowed:
-            return respond(openai_errors.unknown_model(model))
-        return JSONResponse(_card(known, model))
+        known = find(model, request)
+        return respond(known) if isinstance(known, OpenAIError) else JSONResponse(_card(known, model))
 
-    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"])
     async def anything_else(path: str, request: Request) -> Response:
-        allowed = visible(request)
-        if isinstance(allowed, OpenAIError):
-            return respond(allowed)
+        refusal = refusal_of(request)
+        if refusal is not None and not open_models():
+            return respond(refusal)
         if request.method != "POST" or f"/{path}" not in ENGINE_PATHS:
             return respond(OpenAIError(404, f"There is no {request.method} /{path[:200]} here.", "not_found"))
         body = await _read(request)
         if isinstance(body, OpenAIError):
             return respond(body)
-        known = _choose(registry, allowed, body)
+        model = model_of(body)
+        known = model if isinstance(model, OpenAIError) else find(model, request)
         if isinstance(known, OpenAIError):
             return respond(known)
         return await forward(known, request, body)
@@ -83,17 +90,29 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
             return respond(openai_errors.unavailable(f"`{known.name}` is not being served right now.", RETRY_AFTER_S))
         said = replicas[next(turn) % len(replicas)]
         headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
-        outgoing = client.build_request(
-            "POST", f"http://{said.host}:{said.port}{request.url.path}", headers=headers, content=body
-        )
+        url = httpx.URL(scheme="http", host=said.host, port=said.port, path=request.url.path)
+        outgoing = client.build_request("POST", url, headers=headers, content=body)
         try:
-            answer = await client.send(outgoing, stream=True)
+            answer = await _unless_hung_up(request, client.send(outgoing, stream=True))
         except httpx.HTTPError:
             return respond(OpenAIError(502, "The model's server broke off before it answered.", "bad_gateway"))
+        if answer is None:
+            return Response()  # to nobody
         kept = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
         return StreamingResponse(_relay(answer), answer.status_code, kept)
 
     return app
+
+
+async def _unless_hung_up(request: Request, asking: Coroutine[Any, Any, httpx.Response]) -> httpx.Response | None:
+    """The answer, or None once the client has gone: then nobody asks any more, and the engine stops."""
+    answering, gone = asyncio.create_task(asking), asyncio.create_task(request.receive())
+    await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+    gone.cancel()
+    if answering.done():
+        return answering.result()
+    answering.cancel()
+    return None
 
 
 async def _relay(answer: httpx.Response) -> AsyncIterator[bytes]:
@@ -109,13 +128,12 @@ async def _read(request: Request) -> bytes | OpenAIError:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            limit_mib = MAX_BODY_BYTES // 1024**2
-            return OpenAIError(413, f"The body is larger than {limit_mib} MiB.", "request_too_large")
+            return openai_errors.too_large(MAX_BODY_BYTES)
     return bytes(body)
 
 
-def _choose(registry: Registry, allowed: list[Deployment], body: bytes) -> Deployment | OpenAIError:
-    """The deployment that the body's `model` names, if the caller may use it."""
+def model_of(body: bytes) -> str | OpenAIError:
+    """The model that a body names."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -123,10 +141,7 @@ def _choose(registry: Registry, allowed: list[Deployment], body: bytes) -> Deplo
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, str) or not model:
         return openai_errors.bad_request("You must provide a `model`.", "missing_model")
-    known = registry.find(model)
-    if known is None or known not in allowed:
-        return openai_errors.unknown_model(model)
-    return known
+    return model
 
 
 def _card(known: Deployment, name: str) -> dict[str, Any]:

@@ -82,6 +82,10 @@ def deploy(
 
 def _service(words: list[str], model: str | None, file: Path | None, **given: Any) -> Service:
     """The service that the command line describes; what is given there wins over the file."""
+    if model is not None and model.startswith("-"):  # the first engine argument, where no MODEL stands before it
+        if file is None:
+            raise ConfigError(f"name the MODEL before engine arguments: orchestrator deploy MODEL {model} …")
+        words, model = [model, *words], None
     engine = engine_args.parse_command_line(words)
     if (model is None) == (file is None):
         raise ConfigError("name a MODEL, or a service file with -f (one of the two)")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from orchestrator.deploy import preflight
+from orchestrator.deploy.clock import Clock
 from orchestrator.deploy.diff import Change, differences
 from orchestrator.deploy.front import FrontControl, FrontRecord
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.render import IMPORT_PATH
 from orchestrator.deploy.serve_config import (
     ServeProxy,
     comparable,
@@ -64,6 +67,7 @@ class Deployer:
     timeline: Timeline
     proxy: ServeProxy | None = None
     poll_s: float = POLL_S
+    clock: Clock = field(default_factory=Clock)
 
     def deploy(self, app: Mapping[str, Any], weights_bytes: int | None, timeout_s: float, wait: bool) -> Outcome:
         """Bring `app` (one entry of a Serve configuration) up and return once a token has come back.
@@ -71,31 +75,29 @@ class Deployer:
         A failure, a timeout and Ctrl-C put things back as they were. Raises `ApplyFailed` with the engine's own cause.
         """
         name = str(app["name"])
-        deadline_s = time.monotonic() + timeout_s
-        with locked("serve"):
-            details = self.api.serve_details()
-            before = current_applications(details).get(name)
-            changes = list(differences(comparable(before), comparable(app))) if before else []
-            if before and not changes and self._is_serving(details, name):
-                return Outcome(name, "unchanged")
-            self._preflight(app, before, weights_bytes)
-            told = self.control.events(name, after=0)
-            started_s = float(told["now_s"])
-            self.api.put_applications(with_application(details, app, self.proxy))
-        self._phase("placement")
-        for change in changes:
-            self.view.say(f"changes {change}")
-        outcome = Outcome(name, "updated" if before else "deployed", changes)
-        if not wait:
+        deadline_s = self.clock.monotonic_s() + timeout_s
+        with ExitStack() as undo:
+            with locked("serve"):
+                details = self.api.serve_details()
+                _check_ours(name, details)
+                before = current_applications(details).get(name)
+                changes = list(differences(comparable(before), comparable(app))) if before else []
+                if before and not changes and self._is_serving(details, name):
+                    return Outcome(name, "unchanged")
+                self._preflight(app, before, weights_bytes)
+                told = self.control.events(name, after=0)
+                # From here on: Serve may take a configuration whose answer never reaches us.
+                undo.push(partial(self._put_back, name, before))
+                self.api.put_applications(with_application(details, app, self.proxy))
+            self._phase("placement")
+            for change in changes:
+                self.view.say(f"changes {change}")
+            outcome = Outcome(name, "updated" if before else "deployed", changes)
+            if wait:
+                outcome.facts = self._watch(app, int(told["last_sequence"]), float(told["now_s"]), deadline_s)
+                self.public.first_token(name, deadline_s, waiting=lambda: self._check_failed(name))
+                outcome.seconds = self.timeline.seconds(self.clock.now_s())
             return outcome
-        try:
-            outcome.facts = self._watch(app, int(told["last_sequence"]), started_s, deadline_s)
-            self.public.first_token(name, deadline_s, waiting=lambda: self._check_failed(name))
-        except BaseException as error:
-            self._put_back(name, before, error)
-            raise
-        outcome.seconds = self.timeline.seconds(time.time())
-        return outcome
 
     def delete(self, name: str, wait: bool = True) -> bool:
         """Take an application away, wait until its last process is gone; whether it was there."""
@@ -111,15 +113,15 @@ class Deployer:
         return True
 
     def _preflight(self, app: Mapping[str, Any], before: Mapping[str, Any] | None, weights_bytes: int | None) -> None:
-        if before is not None:
-            return  # it takes the place of what it replaces
-        nodes = self.api.nodes()
+        nodes, free = self.api.nodes(), self.api.free_resources()
         config = app["args"]["llm_config"]
-        replicas = int(config["deployment_config"]["num_replicas"])
-        preflight.check_place(nodes, config, replicas, self.api.free_resources())
+        if before is not None:  # it takes the place of what it replaces
+            for resource, held in preflight.resources(before["args"]["llm_config"]).items():
+                free[resource] = free.get(resource, 0) + held
+        preflight.check_place(nodes, config, free)
         on_gpus = any("GPU" in bundle for bundle in config["placement_group_config"]["bundles"])
-        if weights_bytes is not None and not on_gpus:
-            preflight.check_memory(nodes, weights_bytes, config, replicas)
+        if weights_bytes is not None and not on_gpus and before is None:
+            preflight.check_memory(nodes, weights_bytes, config)
 
     def _is_serving(self, details: Mapping[str, Any], name: str) -> bool:
         """Whether an application runs and the front has a replica of it."""
@@ -127,7 +129,7 @@ class Deployer:
         return running and any(known["name"] == name and known["replicas"] for known in self.control.deployments())
 
     def _phase(self, name: str, at_s: float | None = None) -> None:
-        if self.timeline.mark(name, time.time() if at_s is None else at_s):
+        if self.timeline.mark(name, self.clock.now_s() if at_s is None else at_s):
             self.view.phase(name)
 
     def _watch(self, app: Mapping[str, Any], sequence: int, started_s: float, deadline_s: float) -> dict[str, Any]:
@@ -136,7 +138,7 @@ class Deployer:
         replicas = int(app["args"]["llm_config"]["deployment_config"]["num_replicas"])
         facts: dict[str, Any] = {}
         followed: str | None = None
-        skew_s = time.time() - started_s
+        skew_s = self.clock.now_s() - started_s
         while True:
             told = self.control.events(name, sequence, wait_s=self.poll_s)
             for event in told["events"]:
@@ -149,7 +151,7 @@ class Deployer:
             if self._settled(name, replicas, started_s + skew_s):
                 self._phase("first token")
                 return facts
-            if time.monotonic() > deadline_s:
+            if self.clock.monotonic_s() > deadline_s:
                 raise ApplyFailed(self._late(name))
 
     def _take(self, event: Mapping[str, Any], skew_s: float, facts: dict[str, Any]) -> None:
@@ -180,15 +182,17 @@ class Deployer:
             raise ApplyFailed(f"{name} failed after it had started: {failure(app.get('message', ''))}")
 
     def _late(self, name: str) -> str:
-        spent = self.timeline.seconds(time.time())
+        spent = self.timeline.seconds(self.clock.now_s())
         shown = ", ".join(f"{phase} {format_seconds(seconds)}" for phase, seconds in spent.items())
         where = self.timeline.current
         message = f"{name} is not ready in time: it is still at {where!r} ({shown})"
         return f"{message}; give it longer with --timeout, or see: orchestrator logs {name}"
 
-    def _put_back(self, name: str, before: Mapping[str, Any] | None, why: BaseException) -> None:
-        """Undo: the application is as it was before, or gone."""
-        event = "failed" if isinstance(why, Exception) else "interrupted"
+    def _put_back(self, name: str, before: Mapping[str, Any] | None, why: type[BaseException] | None, *_: Any) -> None:
+        """Undo what failed: the application is as it was before, or gone. As `ExitStack.push` calls it."""
+        if why is None:
+            return
+        event = "failed" if issubclass(why, Exception) else "interrupted"
         self.view.say(f"{event}; {'putting back' if before else 'removing'} {name}")
         try:
             with locked("serve"):
@@ -202,11 +206,20 @@ class Deployer:
             self.view.say(f"could not put {name} back: {error}")
 
     def _wait_until_gone(self, name: str) -> None:
-        deadline_s = time.monotonic() + REMOVAL_TIMEOUT_S
+        deadline_s = self.clock.monotonic_s() + REMOVAL_TIMEOUT_S
         while name in self.api.serve_details()["applications"]:
-            if time.monotonic() > deadline_s:
+            if self.clock.monotonic_s() > deadline_s:
                 raise ApplyFailed(f"{name} is still stopping after {REMOVAL_TIMEOUT_S:.0f} s; see: orchestrator status")
-            time.sleep(self.poll_s)
+            self.clock.sleep(self.poll_s)
+
+
+def _check_ours(name: str, details: Mapping[str, Any]) -> None:
+    """Refuse to replace an application of the same name that somebody else put there."""
+    there = details["applications"].get(name)
+    if there is None or there.get("status") == "DELETING":
+        return
+    if (there.get("deployed_app_config") or {}).get("import_path") != IMPORT_PATH:
+        raise ApplyFailed(f"Serve already runs an application {name!r} that is not ours; deploy under another --name")
 
 
 def _newest_start(app: Mapping[str, Any]) -> float:

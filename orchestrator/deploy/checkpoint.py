@@ -22,8 +22,10 @@ def check_checkpoint(folder: Path) -> int:
 def _weight_files(folder: Path) -> list[Path]:
     index_path = folder / "model.safetensors.index.json"
     if index_path.exists():
-        names = set(_read_json(index_path).get("weight_map", {}).values())
-        return [folder / str(name) for name in sorted(names)]
+        weight_map = _read_json(index_path).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ConfigError(f"{index_path}: names no weights (`weight_map`); fetch the checkpoint again")
+        return [folder / name for name in sorted({str(name) for name in weight_map.values()})]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         raise ConfigError(f"{folder}: no weights (*.safetensors) beside config.json; is the download complete?")
@@ -36,15 +38,15 @@ def _check_weights(path: Path) -> int:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_bytes)) if header_bytes <= MAX_HEADER_BYTES else None
+            header = json.loads(file.read(header_bytes)) if header_bytes <= MAX_HEADER_BYTES else {}
+        # Of a header that is no such thing, anything may be missing or of another type.
+        expected_bytes = (
+            8 + header_bytes + max(row["data_offsets"][1] for key, row in header.items() if key[:2] != "__")
+        )
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; the checkpoint's index names it") from None
-    except (OSError, ValueError, struct.error):
-        header = None
-    ends = [row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"] if header else None
-    if ends is None:
-        raise ConfigError(f"{path}: damaged, its header cannot be read; fetch the checkpoint again")
-    expected_bytes = 8 + header_bytes + max(ends, default=0)
+    except (OSError, ValueError, RecursionError, struct.error, LookupError, TypeError, AttributeError):
+        raise ConfigError(f"{path}: damaged, its header cannot be read; fetch the checkpoint again") from None
     if size_bytes != expected_bytes:
         raise ConfigError(
             f"{path}: damaged, {size_bytes} bytes where its header says {expected_bytes}; fetch the checkpoint again"
@@ -59,7 +61,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{path}: not valid JSON; fetch the checkpoint again") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: not a JSON object")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -28,11 +30,12 @@ _SIZE_FACTORS = {
 
 @dataclass(frozen=True)
 class EngineArgument:
-    """One argument of the engine: `kind` is bool, int, size, float, list, json or str."""
+    """One argument of the engine: `kind` is bool, int, size, float, list, json or str; `items` that of a list's."""
 
     name: str
     kind: str
     choices: tuple[str, ...] = ()
+    items: str = "str"
 
     @property
     def flag(self) -> str:
@@ -44,7 +47,7 @@ def engine_arguments() -> Mapping[str, EngineArgument]:
     """vLLM's engine arguments by field name, as scripts/engine_arguments.py read them off the engine."""
     text = (files("orchestrator.catalog") / "data/engine_arguments.json").read_text()
     return {
-        name: EngineArgument(name, row["kind"], tuple(row.get("choices", ())))
+        name: EngineArgument(name, row["kind"], tuple(row.get("choices", ())), row.get("items", "str"))
         for name, row in json.loads(text)["arguments"].items()
     }
 
@@ -62,6 +65,8 @@ def parse_command_line(words: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"{word!r} is not an option; engine arguments are written --name value")
         name, has_value, value = word[2:].partition("=")
         argument, positive = _named(name)
+        if has_value and not positive:
+            raise ConfigError(f"--{name} takes no value; write --{name}, or {argument.flag}={value}")
         if argument.kind == "bool" and not has_value:
             found[argument.name] = positive
             continue
@@ -116,26 +121,33 @@ def _coerce(argument: EngineArgument, value: Any) -> Any:
     }  # fmt: skip
     wrong_bool = isinstance(value, bool) and argument.kind in ("int", "size", "float")
     if wrong_bool or not isinstance(value, wanted[argument.kind]):
-        raise ConfigError(f"{argument.flag}: {value!r} is not {_KINDS[argument.kind]}")
+        raise ConfigError(f"{argument.flag}: {reprlib.repr(value)} is not {_KINDS[argument.kind]}")
+    if argument.kind == "list" and isinstance(value, list):
+        return _parse(argument, [str(item) for item in value])
+    if argument.choices or argument.kind == "float":
+        return _parse(argument, [str(value)])
     return value
 
 
 _KINDS = {
     "bool": "true or false", "int": "a whole number", "size": "a whole number such as 2048, 16k or auto",
-    "float": "a number", "list": "a list", "json": "a JSON object", "str": "text",
+    "float": "a number", "list": "a list", "json": "a JSON object", "str": "text, or a whole JSON object",
 }  # fmt: skip
 
 
 def _parse(argument: EngineArgument, values: list[str]) -> Any:
     if argument.kind == "list":
-        return values
-    text = values[0]
+        return [_parse_one(argument, argument.items, text) for text in values]
+    return _parse_one(argument, argument.kind, values[0])
+
+
+def _parse_one(argument: EngineArgument, kind: str, text: str) -> Any:
     if argument.choices and text not in argument.choices:
-        raise ConfigError(f"{argument.flag}: {text!r} is not one of {', '.join(argument.choices)}")
+        raise ConfigError(f"{argument.flag}: {text[:100]!r} is not one of {', '.join(argument.choices)}")
     try:
-        return _PARSERS[argument.kind](text)
-    except ValueError:
-        raise ConfigError(f"{argument.flag}: {text!r} is not {_KINDS[argument.kind]}") from None
+        return _PARSERS[kind](text)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{argument.flag}: {text[:100]!r} is not {_KINDS[kind]}") from None
 
 
 def _parse_bool(text: str) -> bool:
@@ -154,11 +166,23 @@ def _parse_size(text: str) -> int | str:
     return int(size)
 
 
+def _parse_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError
+    return number
+
+
+def _parse_json(text: str) -> Any:
+    if not isinstance(document := json.loads(text), (dict, list)):
+        raise ValueError
+    return document
+
+
 def _parse_str(text: str) -> Any:
     # Structured configurations (--compilation-config and its like) are JSON on vLLM's command line too.
     return json.loads(text) if text.startswith("{") else text
 
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
-    "bool": _parse_bool, "int": int, "size": _parse_size, "float": float, "json": json.loads, "str": _parse_str,
+    "bool": _parse_bool, "int": int, "size": _parse_size, "float": _parse_float, "json": _parse_json, "str": _parse_str,
 }  # fmt: skip

@@ -46,7 +46,10 @@ def running_front() -> FrontRecord | None:
     record = read_record(RECORD)
     if record is None:
         return None
-    front = FrontRecord(**record)
+    try:
+        front = FrontRecord(**record)
+    except TypeError:  # of another version
+        return None
     return front if processes.is_running(front.pid, front.started) else None
 
 

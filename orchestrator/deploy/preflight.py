@@ -15,16 +15,25 @@ ENGINE_BASE_BYTES = 2 * GIB
 ENGINE_RANK_BYTES = GIB // 2
 
 
-def check_place(
-    nodes: Sequence[RayNode], llm_config: Mapping[str, Any], replicas: int, free: Mapping[str, float]
-) -> None:
+def resources(llm_config: Mapping[str, Any]) -> dict[str, float]:
+    """The logical resources that all replicas of a service take together."""
+    bundles = llm_config["placement_group_config"]["bundles"]
+    return {
+        resource: _replicas(llm_config) * sum(bundle.get(resource, 0) for bundle in bundles)
+        for resource in ("GPU", "CPU")
+    }
+
+
+def _replicas(llm_config: Mapping[str, Any]) -> int:
+    return int(llm_config["deployment_config"]["num_replicas"])
+
+
+def check_place(nodes: Sequence[RayNode], llm_config: Mapping[str, Any], free: Mapping[str, float]) -> None:
     """Refuse a service whose ranks find no place in the cluster.
 
     `free` holds the cluster's logical resources that nobody uses. Raises `ApplyFailed` with what is needed and there.
     """
-    bundles = llm_config["placement_group_config"]["bundles"]
-    for resource in ("GPU", "CPU"):
-        needed = replicas * sum(bundle.get(resource, 0) for bundle in bundles)
+    for resource, needed in resources(llm_config).items():
         if needed > free.get(resource, 0):
             there = "; ".join(node.describe() for node in nodes) or "no live node"
             raise ApplyFailed(
@@ -33,7 +42,7 @@ def check_place(
             )
 
 
-def check_memory(nodes: Sequence[RayNode], weights_bytes: int, llm_config: Mapping[str, Any], replicas: int) -> None:
+def check_memory(nodes: Sequence[RayNode], weights_bytes: int, llm_config: Mapping[str, Any]) -> None:
     """Refuse a CPU service that no node's memory can hold; raises `ApplyFailed` with what is needed and there."""
     engine = llm_config["engine_kwargs"]
     ranks = len(llm_config["placement_group_config"]["bundles"])
@@ -43,7 +52,7 @@ def check_memory(nodes: Sequence[RayNode], weights_bytes: int, llm_config: Mappi
     if len(free) < len(nodes):
         return  # a node too young to know: the engine itself will tell
     most_free = max(free, default=0)
-    if sum(size_bytes // needed for size_bytes in free) < replicas:
+    if sum(size_bytes // needed for size_bytes in free) < _replicas(llm_config):
         raise ApplyFailed(
             f"too little memory: a replica needs {format_bytes(needed)} ({format_bytes(weights_bytes)} weights, "
             f"{format_bytes(cache_bytes)} KV cache, the rest for the engine itself), and the freest node has "

@@ -55,7 +55,7 @@ class RayApi:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ClusterUnavailable(
                 f"Ray's dashboard at {self.url} does not answer ({type(error).__name__}); "
                 "is the cluster up, and does --address (or RAY_DASHBOARD_URL) name it?"
@@ -77,7 +77,10 @@ class RayApi:
 
     def version(self) -> str:
         """The Ray version of the cluster."""
-        return str(self._send("GET", "/api/version").json()["ray_version"])
+        try:
+            return str(self._send("GET", "/api/version").json()["ray_version"])
+        except (ValueError, LookupError, TypeError):
+            raise ClusterUnavailable(f"what answers at {self.url} is no Ray dashboard; name one by --address") from None
 
     def requires_token(self) -> bool:
         """Whether the cluster turns strangers away (token authentication is on)."""
@@ -105,10 +108,14 @@ class RayApi:
         ]
 
     def free_resources(self) -> dict[str, float]:
-        """Logical resources of the whole cluster that nobody uses (Ray tells them by node and resource, as text)."""
+        """Logical resources of the whole cluster that nobody uses. What Ray has not reported on yet is in no use."""
         status = self._data("/api/cluster_status")["clusterStatus"] or {}
         usage = (status.get("loadMetricsReport") or {}).get("usage") or {}
-        return {resource: float(total) - float(used) for resource, (used, total) in usage.items()}
+        free: dict[str, float] = {}
+        for node in self.nodes():
+            for resource, total in node.resources.items():
+                free[resource] = free.get(resource, 0.0) + total
+        return {resource: total - float(usage.get(resource, (0, 0))[0]) for resource, total in free.items()}
 
     def serve_details(self) -> dict[str, Any]:
         """Serve's own account of itself: applications, deployments, replicas."""
@@ -143,11 +150,16 @@ class RayApi:
             with self._client.stream(
                 "GET", "/api/v0/logs/" + params["media_type"], params=params, timeout=timeout
             ) as r:
+                if r.status_code != 200:
+                    r.read()
+                    raise ClusterUnavailable(f"Ray cannot read the log {filename}: {_line(r)}")
                 yield from r.iter_lines()
         except httpx.HTTPError as error:
             raise ClusterUnavailable(f"the log {filename} broke off ({type(error).__name__})") from None
 
 
 def _line(response: httpx.Response) -> str:
-    lines = [line for line in response.text.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "(no reason given)"
+    lines = [line.strip() for line in response.text.splitlines() if line.strip()]
+    # pydantic ends its complaints with a link.
+    told = [line for line in lines if not line.startswith("For further information visit")]
+    return told[-1][:300] if told else "(no reason given)"

@@ -70,7 +70,7 @@ def _llm_config(service: Service, rendering: Rendering, engine: dict[str, Any], 
     return {
         "model_loading_config": {"model_id": service.name, "model_source": rendering.source},
         "engine_kwargs": engine,
-        "placement_group_config": {"bundles": [bundle] * ranks},
+        "placement_group_config": {"bundles": [dict(bundle) for _ in range(ranks)]},
         "runtime_env": {"env_vars": env},
         "deployment_config": {
             "num_replicas": service.replicas,

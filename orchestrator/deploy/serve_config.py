@@ -57,8 +57,9 @@ def _config(details: Mapping[str, Any], applications: Mapping[str, Any]) -> dict
         "proxy_location": details.get("proxy_location") or "Disabled",
         "applications": [applications[name] for name in sorted(applications)],
     }
-    if details.get("http_options"):
-        config["http_options"] = details["http_options"]
+    for kept in ("http_options", "target_capacity"):
+        if details.get(kept) is not None:
+            config[kept] = details[kept]
     return config
 
 
@@ -84,6 +85,6 @@ def comparable(application: Mapping[str, Any] | None) -> dict[str, Any]:
 def failure(message: str) -> str:
     """The cause in a message of Serve, which holds a whole traceback: its last line that is not a frame."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    frames = ("File ", "Traceback", "^", "ray::", "During", "The above")
+    frames = ("File ", "Traceback", "^", "~", "ray::", "During", "The above", "For further information visit")
     causes = [line for line in lines if not line.startswith(frames)]
     return causes[-1][:500] if causes else "(no reason given)"

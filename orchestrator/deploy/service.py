@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from orchestrator.deploy import engine_args
 from orchestrator.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
+MAX_PARALLEL_SIZE = 1024
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -36,7 +37,7 @@ class Service(BaseModel):
     name: str
     model: str
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    engine: dict[str, Any] = {}
+    engine: dict[str, JsonValue] = {}
     env: dict[str, str] = {}
     access: Access = Access()
 
@@ -51,14 +52,20 @@ class Service(BaseModel):
     @classmethod
     def _engine_arguments_exist(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
-            return engine_args.check(arguments)
+            checked = engine_args.check(arguments)
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+            if not 1 <= checked.get(name, 1) <= MAX_PARALLEL_SIZE:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is {checked[name]}; it goes from 1 to {MAX_PARALLEL_SIZE}"
+                )
+        return checked
 
 
 def default_name(model: str) -> str:
     """The name a model is served under when none is given: the last part of its path or id, in lower case."""
-    return re.sub(r"[^a-z0-9._-]+", "-", Path(model.rstrip("/")).name.lower()).strip("-._")[:63] or "model"
+    return re.sub(r"[^a-z0-9._-]+", "-", Path(model.rstrip("/")).name.lower())[:63].strip("-._") or "model"
 
 
 def make_service(**fields: Any) -> Service:
@@ -73,12 +80,14 @@ def make_service(**fields: Any) -> Service:
 def read_service(path: Path) -> Service:
     """The service in a YAML file; raises `ConfigError` with the file and the field."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a service file")
-        fields = yaml.safe_load(path.read_text())
+        with path.open() as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: longer than {MAX_FILE_BYTES} characters, so not a service file")
+        fields = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"{path}: a service file is a mapping with `model` and, if wanted, `name`, `engine` …")

@@ -36,20 +36,33 @@ def home() -> Path:
 def subfolder(name: str) -> Path:
     """`home()/name`, made on first use."""
     folder = home() / name
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with _writable(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}; set ORCHESTRATOR_HOME to a folder that can be"
+        ) from None
 
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _writable(path):
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def read_record(name: str) -> dict[str, Any] | None:

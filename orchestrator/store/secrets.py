@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from orchestrator.errors import ConfigError
-from orchestrator.store.home import home, write_private
+from orchestrator.store.home import home, locked, write_private
 
 API_KEY_PREFIX = "moe-"
 
@@ -18,8 +18,9 @@ API_KEY_PREFIX = "moe-"
 def ensure_api_key() -> Path:
     """The file with the API key, made on first use; 256 random bits, readable only by its owner."""
     path = home() / "api-key"
-    if not path.exists():
-        write_private(path, API_KEY_PREFIX + secrets.token_urlsafe(32) + "\n")
+    with locked("api-key"):  # of two first deployments at once, both get the same key
+        if not path.exists():
+            write_private(path, API_KEY_PREFIX + secrets.token_urlsafe(32) + "\n")
     return path
 
 
@@ -30,6 +31,8 @@ def read_api_key(path: Path) -> str:
         key = path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"cannot read the API key in {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the API key file {path} holds no text; remove it and a new key is made") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"others can read the API key in {path}; run: chmod 600 {path}")
     if not key:
