@@ -66,6 +66,7 @@ def build_request(spec: ModelSpec, cluster: ClusterSnapshot, wishes: Wishes) -> 
     merged, sources = _merge(spec, mended, wishes)
     _check_length(spec, merged.get("max_model_len"))
     _check_quantization(spec, merged.get("quantization"))
+    _check_batch(merged)
     _check_gpu_type(cluster, wishes.constraints.gpu_type)
     return PlanRequest(
         spec=spec,
@@ -119,6 +120,13 @@ def _check_length(spec: ModelSpec, length: int | None) -> None:
             f"max_model_len is {length:,}, and {spec.name} is made for {spec.max_model_len:,} tokens at "
             "most: vLLM refuses more"
         )
+
+
+def _check_batch(merged: Mapping[str, Any]) -> None:
+    """`SchedulerConfig.verify_max_model_len` refuses a batch with fewer tokens than sequences."""
+    tokens, sequences = merged.get("max_num_batched_tokens"), merged.get("max_num_seqs")
+    if tokens is not None and sequences is not None and tokens < sequences:
+        raise ConfigError(f"max_num_batched_tokens is {tokens}; it must be at least max_num_seqs, {sequences}")
 
 
 def _check_quantization(spec: ModelSpec, wanted: str | None) -> None:
@@ -193,6 +201,8 @@ def _fixed(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> Fix
     given = {_DEGREES[name]: value for name, value in arguments.items() if name in _DEGREES}
     if wishes.whole_command:
         given = {"tensor": 1, "pipeline": 1, "data": 1, "decode_context": 1, "expert": False} | given
+    if arguments.get("enable_eplb"):
+        given["expert"] = _balanced_experts(given.get("expert"))
     layers = _layers_per_stage(wishes.env)
     if layers is not None and "pipeline_parallel_size" not in arguments:
         given["pipeline"] = len(layers)
@@ -202,6 +212,13 @@ def _fixed(spec: ModelSpec, arguments: Mapping[str, Any], wishes: Wishes) -> Fix
         layers_per_stage=layers,
         expert_placement=_expert_placement(spec, arguments),
     )
+
+
+def _balanced_experts(expert: bool | None) -> bool:
+    """vLLM refuses to balance experts that are not placed whole (`ParallelConfig._validate_parallel_config`)."""
+    if expert is False:
+        raise ConfigError("--enable-eplb needs --enable-expert-parallel, or vLLM refuses it")
+    return True
 
 
 def _expert_placement(spec: ModelSpec, arguments: Mapping[str, Any]) -> ExpertPlacement:

@@ -71,10 +71,11 @@ class PlanRequest:
     @property
     def engines(self) -> tuple[EngineArgs, ...]:
         """The arguments as asked for; then, where the batch limits are left open, with lower ones."""
+        sequences, tokens = self.engine.max_num_seqs, self.engine.max_num_batched_tokens
         lower = replace(
             self.engine,
-            max_num_seqs=self.engine.max_num_seqs or SMALL_GPU_SEQUENCES,
-            max_num_batched_tokens=self.engine.max_num_batched_tokens or SMALL_GPU_BATCHED_TOKENS,
+            max_num_seqs=sequences or min(SMALL_GPU_SEQUENCES, tokens or SMALL_GPU_SEQUENCES),
+            max_num_batched_tokens=tokens or max(SMALL_GPU_BATCHED_TOKENS, sequences or 0),
         )
         return (self.engine,) if self.exact_args or lower == self.engine else (self.engine, lower)
 

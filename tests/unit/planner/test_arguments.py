@@ -62,6 +62,8 @@ def test_the_user_overrules_a_preset() -> None:
         ("kimi-k2", {"quantization": "awq"}, "leave quantization out"),
         ("kimi-k2-thinking", {"quantization": "fp8"}, "stored as 'compressed-tensors'"),
         ("mixtral-8x7b-base", {"quantization": "awq"}, "needs a checkpoint stored so"),
+        ("kimi-k2", {"enable_eplb": True, "enable_expert_parallel": False}, "needs --enable-expert-parallel"),
+        ("kimi-k2", {"max_num_batched_tokens": 8, "max_num_seqs": 16}, "must be at least max_num_seqs, 16"),
         ("kimi-k2", {"eplb_config": [1]}, "must be a JSON object"),
         ("kimi-k2", {"eplb_config": {"num_redundant_experts": -1}}, "num_redundant_experts is -1"),
         ("kimi-k2", {"expert_placement_strategy": "random"}, "linear or round_robin"),
@@ -73,3 +75,15 @@ def test_arguments_that_no_engine_takes_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         make_plan(build_request(resolve_model(model), parse_gpus("16xH100"), Wishes(arguments=arguments)))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_num_seqs": 4096}, {"max_num_batched_tokens": 100}])
+def test_lowered_batch_limits_are_ones_that_the_engine_takes(arguments: dict[str, Any]) -> None:
+    """Never fewer tokens than sequences, and never other than what the user fixed."""
+    request = build_request(resolve_model("kimi-k2"), parse_gpus("16xH100"), Wishes(arguments=arguments))
+    lowered = request.engines[-1]
+    assert lowered.max_num_batched_tokens is not None
+    assert lowered.max_num_seqs is not None
+    assert lowered.max_num_batched_tokens >= lowered.max_num_seqs
+    for name, value in arguments.items():
+        assert getattr(lowered, name) == value
