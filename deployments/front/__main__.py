@@ -22,10 +22,10 @@ from deployments.front.haproxy_config import INGRESS_SOCKET, FrontSettings
 from deployments.front.ingress import build_ingress
 from deployments.front.registry import Registry
 from deployments.front.renewal import Renewal
-from deployments.governance.access import AccessPolicy
+from deployments.governance.key_file import KeyFile
 from deployments.sockets import bound_socket, bound_unix_socket
 from orchestrator.errors import ConfigError, OrchestratorError
-from orchestrator.store.secrets import control_token, hash_key, read_api_key
+from orchestrator.store.secrets import control_token
 
 MAX_CONNECTIONS = 20_000
 TICK_S = 0.5
@@ -33,30 +33,9 @@ TICK_S = 0.5
 RESTART_DELAY_S = 1.0
 
 
-class KeyFile:
-    """The access rules of an API key file, read anew when it changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._policy = AccessPolicy()
-
-    def refresh(self) -> None:
-        """Read the file if it changed. A file that cannot be read lets nobody in."""
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp == self._stamp:
-                return
-            self._policy = AccessPolicy(frozenset({hash_key(read_api_key(self._path))}))
-            self._stamp = stamp
-        except (OSError, OrchestratorError) as error:
-            if self._policy.key_digests:
-                print(f"front: no key is accepted: {error}", file=sys.stderr, flush=True)
-            self._policy, self._stamp = AccessPolicy(), None
-
-    def policy(self) -> AccessPolicy:
-        return self._policy
+def say(line: str) -> None:
+    """A line for the front's log."""
+    print(f"front: {line}", file=sys.stderr, flush=True)
 
 
 class Front:
@@ -66,7 +45,7 @@ class Front:
         self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path, haproxy: bool
     ) -> None:
         self._settings = settings
-        self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file)
+        self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file, say)
         self._routes, self._stopping = Renewal(), asyncio.Event()
         self._haproxy = HAProxy(settings) if haproxy else None
         ingress = build_ingress(self._registry, self._keys.policy)
@@ -120,7 +99,7 @@ class Front:
             if self._registry.expire(time.monotonic()) or self._routes.asked.is_set() or trouble:
                 in_force, before = self._routes.begin(), trouble
                 if (trouble := await self._renew_routes()) and trouble != before:
-                    print(f"front: the routes stay as they were for now: {trouble}", file=sys.stderr, flush=True)
+                    say(f"the routes stay as they were for now: {trouble}")
                 in_force.set()
 
     async def _renew_routes(self) -> str | None:
@@ -136,7 +115,7 @@ class Front:
         """Start HAProxy again if it dies."""
         while True:
             code = await haproxy.ended()
-            print(f"front: HAProxy ended with code {code}; starting it again", file=sys.stderr, flush=True)
+            say(f"HAProxy ended with code {code}; starting it again")
             await asyncio.sleep(RESTART_DELAY_S)
             await haproxy.start(self._registry)
 

@@ -8,49 +8,16 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.front.events import EventLog
+from deployments.front.messages import Heartbeat, Told
 from deployments.front.registry import Registry
-from deployments.front_link import Announcement
 from deployments.governance.access import AccessPolicy
 
 MAX_WAIT_S = 30.0
-# What a line of HAProxy's map can hold: no spaces, no comment.
-Name = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./:@+-]*$")]
-
-
-class Heartbeat(BaseModel):
-    """A replica's announcement and how much it is doing."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    deployment: Name
-    replica: str = Field(max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")
-    names: tuple[Name, ...] = Field(min_length=1)
-    host: str = Field(max_length=255, pattern=r"^[A-Za-z0-9_.:-]+$")
-    port: int = Field(ge=1, le=65535)
-    auth: bool
-    max_model_len: int
-    created: int
-    in_flight: int
-
-    def announcement(self) -> Announcement:
-        return Announcement(**self.model_dump(exclude={"in_flight"}))
-
-
-class Told(BaseModel):
-    """One event of an engine that starts."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    deployment: str = Field(max_length=63)
-    replica: str = Field(max_length=200)
-    kind: str = Field(max_length=63)
-    detail: dict[str, Any] = {}
 
 
 def build_control(

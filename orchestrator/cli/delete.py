@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import typer
 
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, out, print_json
@@ -11,7 +9,7 @@ from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.deploy.session import connected, deleter, the_front
-from orchestrator.errors import ClusterUnavailable, UnknownModel
+from orchestrator.errors import ApplyFailed, ClusterUnavailable, UnknownModel
 
 DELETE_HELP = """Take a deployed model away: answers already begun are finished, then its processes end."""
 DOWN_HELP = """Stop everything that was started here: every model, the front, and the Ray that `deploy` started.
@@ -57,7 +55,7 @@ def down(as_json: bool = JsonOption) -> None:
 def _delete_all(view: ProgressView) -> list[str]:
     """Delete the models this front knows; with Ray or the front gone there is nothing left to delete."""
     deleted: list[str] = []
-    with contextlib.suppress(ClusterUnavailable):
+    try:
         api, front = connected(None), the_front()
         if front.kind == "serve":
             deleter(api, front, view).delete(INGRESS_NAME)
@@ -65,4 +63,8 @@ def _delete_all(view: ProgressView) -> list[str]:
             view.say(f"deleting {row['name']}")
             if deleter(api, front, view).delete(row["name"]):
                 deleted.append(row["name"])
+    except ClusterUnavailable:
+        pass
+    except ApplyFailed as error:  # what was started here is stopped all the same
+        view.say(f"a model could not be deleted first: {error}")
     return deleted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from orchestrator.deploy.clock import Clock
 from orchestrator.units import format_seconds
 
 out = Console(soft_wrap=True)
@@ -37,7 +37,8 @@ class ProgressView:
     Without a terminal every phase is a plain line, so that a log file tells the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = Clock()) -> None:
+        self._clock = clock
         self._status: Status | None = None
         self._phase = ""
         self._begun_s = 0.0
@@ -46,7 +47,7 @@ class ProgressView:
     def phase(self, name: str) -> None:
         """A phase begins; the one before it is over."""
         self._close_phase()
-        self._phase, self._begun_s = name, time.monotonic()
+        self._phase, self._begun_s = name, self._clock.monotonic_s()
         if err.is_terminal:
             self._status = err.status(f"{name} …")
             self._status.start()
@@ -71,7 +72,9 @@ class ProgressView:
         if self._status is not None:
             self._status.stop()
             self._status = None
-            err.print(f"  {self._phase:<15} {format_seconds(time.monotonic() - self._begun_s):>8}", highlight=False)
+            err.print(
+                f"  {self._phase:<15} {format_seconds(self._clock.monotonic_s() - self._begun_s):>8}", highlight=False
+            )
 
 
 def print_phases(seconds: Mapping[str, float]) -> None:

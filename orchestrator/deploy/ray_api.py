@@ -45,9 +45,12 @@ class RayApi:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Ray's dashboard answers on loopback or through a tunnel: a proxy of the environment must not see the token.
-        self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise ClusterUnavailable(f"{url} is no address of a Ray dashboard ({error}); see --address") from None
 
     def close(self) -> None:
         self._client.close()
@@ -55,7 +58,7 @@ class RayApi:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._client.request(method, path, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             raise ClusterUnavailable(
                 f"Ray's dashboard at {self.url} does not answer ({type(error).__name__}); "
                 "is the cluster up, and does --address (or RAY_DASHBOARD_URL) name it?"

@@ -13,6 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no failure.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 _ENGINE_PACKAGES = {"ray", "vllm", "torch"}
 _OURS = ("orchestrator", "deployments", "tests")
