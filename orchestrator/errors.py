@@ -18,6 +18,14 @@ class UnknownModel(OrchestratorError):
     """A model name that neither the catalogue nor the disk knows; the text suggests near names."""
 
 
+class UnknownArchitecture(UnknownModel):
+    """A model class whose shapes are not known here; nothing about it is guessed."""
+
+
+class UnknownGpu(ConfigError):
+    """A GPU name outside the catalogue; the text suggests near names."""
+
+
 class CheckpointUnavailable(OrchestratorError):
     """A checkpoint that cannot be fetched, built or kept here; the text gives the cause and the way out."""
 
@@ -40,3 +48,7 @@ class ApplyFailed(OrchestratorError):
 
 class ClusterUnavailable(OrchestratorError):
     """No Ray to talk to, or one that cannot be used (version, authentication, reach)."""
+
+
+class PlanInconsistent(OrchestratorError):
+    """A plan whose books do not balance; the text names what is held twice, lost or miscounted."""

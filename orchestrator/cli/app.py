@@ -7,7 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import build, chat, delete, deploy, logs, models, status
+from orchestrator.cli import build, chat, delete, deploy, logs, models, plan, plan_diff, status
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ def _root(
 
 _ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
+app.command("plan", context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
+app.command("plan-diff")(plan_diff.plan_diff)
 app.command(help=models.HELP)(models.models)
 app.command(help=build.HELP)(build.build)
 app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)

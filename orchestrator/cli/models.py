@@ -5,14 +5,13 @@ from __future__ import annotations
 from rich.table import Table
 
 from orchestrator.cli.output import JsonOption, out, print_json
-from orchestrator.demo import DEMO_MODELS
 from orchestrator.deploy.models import known_models
 
 HELP = """List the models that `deploy` knows by name. A folder with a checkpoint or a Hugging Face id will do too."""
 
 
 def models(as_json: bool = JsonOption) -> None:
-    rows = [{"name": name, "description": DEMO_MODELS[name].summary} for name in known_models()]
+    rows = [{"name": name, "description": description} for name, description in known_models().items()]
     if as_json:
         print_json(rows)
         return

@@ -92,17 +92,21 @@ class RayApi:
         except httpx.HTTPError:
             return False
 
+    def node_rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What nodes have, as the dashboard tells it: what their agents measured, and what Ray was told."""
+        agents: list[dict[str, Any]] = self._data("/nodes", view="summary").get("summary", [])
+        states: list[dict[str, Any]] = self._data("/api/v0/nodes", detail="true", limit="10000")["result"]["result"]
+        return agents, states
+
     def nodes(self) -> list[RayNode]:
         """The nodes that are alive. A node's memory is unknown (None) for the first seconds of its life."""
+        agents, states = self.node_rows()
         memory = {
-            row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1]))
-            for row in self._data("/nodes", view="summary").get("summary", [])
-            if row.get("mem")
+            row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1])) for row in agents if row.get("mem")
         }
-        rows = self._data("/api/v0/nodes", detail="true", limit="10000")["result"]["result"]
         return [
             RayNode(row["node_id"], row["node_ip"], row["resources_total"], *memory.get(row["node_id"], (None, None)))
-            for row in rows
+            for row in states
             if row["state"] == "ALIVE"
         ]
 

@@ -15,6 +15,13 @@ from typing import Any
 import psutil
 from openai import OpenAI
 
+from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.registry import resolve_model
+from orchestrator.catalog.shapes import LatentAttention
+from orchestrator.memory.engine_args import EngineArgs
+from orchestrator.memory.kv_cache import kv_capacity
+from orchestrator.memory.layout import Layout
+
 QUESTIONS = (
     "What is the capital of France?", "Name three colours.", "Why is the sky blue?", "Write a haiku about rain.",
     "What is 7 times 8?", "Who wrote Hamlet?", "Define entropy in one sentence.", "List the days of the week.",
@@ -126,6 +133,28 @@ def greedy(client: OpenAI, model: str, count: int = len(QUESTIONS)) -> list[str]
         or ""
         for question in QUESTIONS[:count]
     ]
+
+
+def predicted_kv_tokens(cli: Cli, model: str) -> int:
+    """KV tokens of a model deployed on one CPU rank, worked out from its config.json and engine arguments alone."""
+    config = cli.json("deploy", model, "--dry-run")["applications"][0]["args"]["llm_config"]
+    spec = resolve_model(config["model_loading_config"]["model_source"])
+    engine = config["engine_kwargs"]
+    # The CPU's own block sizes (vllm/platforms/cpu.py): 16 for its plain MLA kernel, else 128.
+    block_size = 16 if isinstance(spec.attention, LatentAttention) and not _has_amx_tiles() else 128
+    args = EngineArgs(
+        max_model_len=engine["max_model_len"],
+        max_num_seqs=engine["max_num_seqs"],
+        max_num_batched_tokens=engine["max_num_batched_tokens"],
+        block_size=block_size,
+    )
+    layout = Layout(tensor=1, pipeline=1)
+    resolved = args.resolve(spec, layout, resolve_gpu("H100"))
+    return kv_capacity(spec, layout, resolved, [engine["kv_cache_memory_bytes"]]).tokens
+
+
+def _has_amx_tiles() -> bool:
+    return "amx_tile" in Path("/proc/cpuinfo").read_text()
 
 
 class BareServer:

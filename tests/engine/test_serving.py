@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openai import APIStatusError, AuthenticationError, BadRequestError, NotFoundError
 
-from tests.engine.harness import ANSWER_TOKENS, QUESTIONS, BareServer, Cli, greedy
+from tests.engine.harness import ANSWER_TOKENS, QUESTIONS, BareServer, Cli, greedy, predicted_kv_tokens
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -49,6 +49,11 @@ def test_a_deployment_returns_with_its_phases_adding_up_to_the_wall_time(served:
     # What is not in a phase: the interpreter's start, and checking the demo model's files.
     assert 0 <= served["wall_seconds"] - served["total_seconds"] < 8
     assert served["kv_cache_tokens"] > 0
+
+
+def test_the_engine_has_exactly_the_kv_tokens_that_the_memory_model_predicts(cli: Cli, served: dict[str, Any]) -> None:
+    """For the same pool: the engine's own "GPU KV cache size", to the token, of GQA and of MLA."""
+    assert served["kv_cache_tokens"] == predicted_kv_tokens(cli, MODEL)
 
 
 def test_deploying_the_same_again_is_unchanged_and_quick(cli: Cli, served: dict[str, Any]) -> None:
@@ -172,7 +177,9 @@ def test_status_logs_and_chat_tell_of_it(cli: Cli, served: dict[str, Any]) -> No
 
 def test_two_models_share_one_base_url_and_neither_deploy_removes_the_other(cli: Cli, served: dict[str, Any]) -> None:
     """The second is open (`--no-auth`): the keyless calls that need no key work for it, and for it alone."""
-    assert cli.deploy("kimi-k2-mini", "--no-auth")["action"] == "deployed"
+    said = cli.deploy("kimi-k2-mini", "--no-auth")
+    assert said["action"] == "deployed"
+    assert said["kv_cache_tokens"] == predicted_kv_tokens(cli, "kimi-k2-mini")
     assert {model.id for model in cli.client().models.list()} == {MODEL, "kimi-k2-mini"}
     assert {row["name"] for row in cli.json("status")["models"]} == {MODEL, "kimi-k2-mini"}
     open_client = cli.client(key="not-needed")

@@ -1,0 +1,1 @@
+"""Facts read from outside: the Hugging Face hub."""

@@ -1,0 +1,106 @@
+"""A running Ray cluster as a snapshot: what its nodes really have, and what is taken.
+
+Ray has one label for all variants of a card, so the GPU's own name and memory decide, as the driver
+reports them through the dashboard's agents. Where no agent sees a GPU (an emulated cluster) the label
+has to do, and the snapshot says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
+from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from orchestrator.errors import ClusterUnavailable
+from orchestrator.units import MIB
+
+# A driver with nothing running takes less than this share of a GPU.
+IDLE_SHARE = 0.05
+# Drivers of different versions report totals this close to one another.
+SAME_MEMORY_SHARE = 0.02
+_ACCELERATOR = "accelerator_type:"
+_ZONE = "ray.io/availability-zone"
+_LABEL = "ray.io/accelerator-type"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One node, and the remarks its reading left."""
+
+    node: NodeSnapshot
+    remarks: tuple[str, ...]
+
+
+def snapshot_from(
+    name: str, agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]
+) -> ClusterSnapshot:
+    """A snapshot from the dashboard's two views of nodes.
+
+    `agents` are the rows of `/nodes?view=summary`: what each node's agent measured. `states` are those of
+    `/api/v0/nodes?detail=true`: resources and labels. Raises `ClusterUnavailable` where no node has a GPU.
+    """
+    measured = {row.get("raylet", {}).get("nodeId"): row.get("gpus") or [] for row in agents}
+    alive = sorted((row for row in states if row["state"] == "ALIVE"), key=lambda row: str(row["node_ip"]))
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []))]
+    if not seen:
+        raise ClusterUnavailable(f"no live node of {name} has a GPU")
+    remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
+    return ClusterSnapshot(
+        name=name,
+        nodes=tuple(node.node for node in seen),
+        source="live Ray cluster",
+        assumptions=tuple(remarks),
+    )
+
+
+def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Iterator[_Seen]:
+    num_gpus = int(row["resources_total"].get("GPU", 0))
+    if num_gpus == 0:
+        return
+    spec, memory_bytes, remarks = _measured(gpus) if gpus else _labelled(row)
+    node = NodeSnapshot(
+        name=str(row["node_ip"]),
+        gpu_type=spec.name,
+        num_gpus=num_gpus,
+        gpu_memory_bytes=memory_bytes,
+        interconnect="nvlink" if spec.has_nvlink else "pcie",
+        gpus_in_use=frozenset(gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)),
+        failure_domain=str((row.get("labels") or {}).get(_ZONE, "")),
+    )
+    yield _Seen(node, remarks)
+
+
+def _is_taken(gpu: Mapping[str, Any]) -> bool:
+    return bool(gpu["memoryUsed"] > IDLE_SHARE * gpu["memoryTotal"])
+
+
+def _measured(gpus: Sequence[Mapping[str, Any]]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+    """By the GPU's own name and memory; the smallest, should they differ."""
+    smallest = min(gpus, key=lambda gpu: (gpu["memoryTotal"], gpu["index"]))
+    spec = resolve_gpu(str(smallest["name"]))
+    driver_bytes = int(smallest["memoryTotal"]) * MIB
+    usual_bytes = spec.driver_memory_bytes or driver_bytes
+    if abs(driver_bytes - usual_bytes) <= SAME_MEMORY_SHARE * usual_bytes:
+        return spec, spec.memory_bytes, ()
+    memory_bytes = driver_bytes * spec.memory_bytes // usual_bytes
+    remark = (
+        f"the driver reports {driver_bytes} bytes for {smallest['name']} instead of the usual {usual_bytes}; "
+        f"torch is taken to see {memory_bytes}"
+    )
+    return spec, memory_bytes, (remark,)
+
+
+def _labelled(row: Mapping[str, Any]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+    """By Ray's label alone."""
+    labels = [key.removeprefix(_ACCELERATOR) for key in row["resources_total"] if key.startswith(_ACCELERATOR)]
+    label = labels[0] if labels else (row.get("labels") or {}).get(_LABEL)
+    if label is None:
+        raise ClusterUnavailable(
+            f"node {row['node_ip']} has GPUs, but neither its agent nor a label tells which; start it with "
+            """--resources '{"accelerator_type:H100": 1}'"""
+        )
+    spec = resolve_gpu(str(label))
+    remark = f"{row['node_ip']}: no agent saw its GPUs, so {label} is taken at its word"
+    return spec, spec.memory_bytes, tuple(text for text in (remark, spec.assumption) if text)

@@ -1,0 +1,42 @@
+"""What every file that comes in has in common: a size limit, UTF-8, and one line for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.errors import ConfigError
+
+
+def read_text(path: Path, max_bytes: int, kind: str) -> str:
+    """The file's text. Raises `ConfigError` for a folder, a missing, an oversized or a binary file."""
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path}: is a folder; name a {kind} in it")
+        size_bytes = path.stat().st_size
+        if size_bytes > max_bytes:
+            raise ConfigError(f"{path}: {size_bytes} bytes is too much for a {kind}; the limit is {max_bytes}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line from pydantic's report: the field's path, what is wrong, and what was given."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "the whole file"
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such key here"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = f"{message[0].lower()}{message[1:]}"
+    if problem["type"] in ("missing", "value_error"):
+        return f"{field}: {message}"
+    return f"{field}: {message}, not {_short(problem['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,50 @@
+"""The guides cannot drift: every sample command runs, every sample file is read."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster.spec import load_cluster
+from orchestrator.planner.arguments import DEFAULT_MAX_MODEL_LEN, DEFAULT_UTILIZATION
+from orchestrator.planner.fitting import PRODUCTION_FROM, SMOKE_TEST_BELOW
+from tests.unit.cli.runner import Runner
+
+DOCS = Path(__file__).parents[3] / "docs"
+FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+PREFIX = "python -m orchestrator "
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    text = (DOCS / guide).read_text(encoding="utf-8")
+    return [body for kind, body in FENCE.findall(text) if kind == language]
+
+
+def commands(guide: str) -> list[str]:
+    return [line for body in blocks(guide, "bash") for line in body.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("command", commands("planner.md"))
+def test_every_command_of_the_planners_guide_runs(command: str, run: Runner) -> None:
+    assert command.startswith(PREFIX)
+    code, out, err = run(*shlex.split(command.removeprefix(PREFIX)))
+    assert (code, err) == (0, "")
+    assert out
+
+
+@pytest.mark.parametrize(("number", "gpus"), [(0, 20), (1, 20), (2, 16)])
+def test_every_cluster_file_of_the_guide_is_read(number: int, gpus: int, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(blocks("cluster-files.md", "yaml")[number])
+    assert load_cluster(path).num_gpus == gpus
+
+
+def test_the_guide_names_the_limits_that_the_planner_uses() -> None:
+    text = (DOCS / "planner.md").read_text(encoding="utf-8")
+    assert f"a utilisation of {DEFAULT_UTILIZATION:.2f}" in text
+    assert f"a maximum length of {DEFAULT_MAX_MODEL_LEN:,} tokens" in text
+    assert f"Below {SMOKE_TEST_BELOW:.0%}".replace("%", " %") in text
+    assert f"from {PRODUCTION_FROM:.0%}".replace("%", " %") in text
