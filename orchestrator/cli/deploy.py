@@ -52,7 +52,7 @@ def deploy(
     replicas: int = typer.Option(None, help="How many copies of the engine.", show_default=False),
     auth: bool = typer.Option(None, "--auth/--no-auth", help="Whether callers need the API key.", show_default="auth"),
     host: str = typer.Option(fronts.DEFAULT_HOST, help="Public address to listen on."),
-    port: int = typer.Option(fronts.DEFAULT_PORT, help="Public port to listen on."),
+    port: int = typer.Option(fronts.DEFAULT_PORT, min=1, max=65535, help="Public port to listen on."),
     front: FrontKind = typer.Option(FrontKind.haproxy, help="The way in: HAProxy, or Serve's own proxy (slower)."),
     timeout: float = typer.Option(session.DEFAULT_TIMEOUT_S, min=1, help="Give up, and undo, after so many seconds."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Return at once with --no-wait; then see `status`."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -43,14 +44,15 @@ class FrontRecord:
 
 def running_front() -> FrontRecord | None:
     """The front started from this state folder, if it still runs."""
-    record = read_record(RECORD)
-    if record is None:
-        return None
+    front = _recorded_front()
+    return front if front is not None and processes.is_running(front.pid, front.started) else None
+
+
+def _recorded_front() -> FrontRecord | None:
     try:
-        front = FrontRecord(**record)
-    except TypeError:  # of another version
+        return FrontRecord(**(read_record(RECORD) or {}))
+    except TypeError:  # none, or one of another version
         return None
-    return front if processes.is_running(front.pid, front.started) else None
 
 
 def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str = "haproxy") -> FrontRecord:
@@ -70,10 +72,8 @@ def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str =
 
 
 def _start(host: str, port: int, kind: str) -> FrontRecord:
-    if not processes.port_is_free(host, port):
-        raise ConfigError(
-            f"port {port} on {host} is taken by {processes.who_listens(port)}; stop it or choose another with --port"
-        )
+    _end_leftovers()
+    _check_address(host, port)
     # Replicas that outlived an earlier front know its control address: keep it when it can be had.
     earlier = read_record(RECORD) or {}
     wanted = int(str(earlier.get("control_url", f":{CONTROL_PORT}")).rpartition(":")[2])
@@ -99,6 +99,26 @@ def _start(host: str, port: int, kind: str) -> FrontRecord:
     return front
 
 
+def _check_address(host: str, port: int) -> None:
+    """Raise `ConfigError` where nobody could listen, saying who does or what else hinders."""
+    error = processes.bind_error(host, port)
+    if error is None:
+        return
+    if error.errno == errno.EADDRINUSE:
+        raise ConfigError(
+            f"port {port} on {host} is taken by {processes.who_listens(port)}; stop it or choose another with --port"
+        )
+    raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port")
+
+
+def _end_leftovers() -> bool:
+    """End the HAProxy of a front that was killed: it holds the port, with routes that nobody keeps up."""
+    front = _recorded_front()
+    if front is None or processes.is_running(front.pid, front.started):
+        return False
+    return processes.end_leftovers(front.pid, front.started)
+
+
 def _is_up(front: FrontRecord) -> bool:
     """Whether it answers: at its public address, or where Serve opens that later, at its inner door (401 to us)."""
     url = f"{front.base_url[:-3]}/health" if front.kind == "haproxy" else f"{front.control_url}/state"
@@ -113,6 +133,7 @@ def stop_front() -> bool:
     with locked("front-stop"):
         front = running_front()
         ended = front is not None and processes.end(front.pid, front.started)
+        ended |= _end_leftovers()
         forget_record(RECORD)
         return ended
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -65,15 +66,35 @@ def end(pid: int, started: float, timeout_s: float = 20.0, all_at_once: bool = F
     return True
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+def end_leftovers(leader_pid: int, started: float) -> bool:
+    """End what a process that was killed left behind in its session; whether there was anything.
+
+    The kernel gives no new process the number of a session that still has members.
+    """
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == leader_pid and process.create_time() > started - 0.1:
+                process.terminate()
+                left.append(process)
+    psutil.wait_procs(left, timeout=5)
+    return bool(left)
+
+
+def bind_error(host: str, port: int) -> OSError | None:
+    """Why a server could not listen there now; None if it could."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error
+        return None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    return bind_error(host, port) is None
 
 
 def free_port(host: str, preferred: int) -> int:
