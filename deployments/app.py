@@ -38,6 +38,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 def deployment_options(llm_config: dict[str, Any]) -> dict[str, Any]:
     """Serve's options for one `LLMConfig`, as Ray's `LLMServer.get_deployment_options` makes them (a test compares).
 
+    Left out is the hook by which Ray has every process of a replica import its LLM library first, for its log format.
     The replica's own actor shares the first rank's bundle.
     """
     config = llm_config["deployment_config"]
