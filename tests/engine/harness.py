@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,46 @@ def greedy(client: OpenAI, model: str, count: int = len(QUESTIONS)) -> list[str]
         or ""
         for question in QUESTIONS[:count]
     ]
+
+
+# The engine computes logits in bfloat16, whose neighbours at 16 to 32 (where these models' top logits lie) are 0.125
+# apart. Within one step two tokens tie, and which of them wins differs from one start of the same server to the next.
+NEAR_TIE = 0.125
+
+
+@dataclass(frozen=True)
+class GreedyAnswer:
+    """The tokens of a greedy answer, and for each step the log-probabilities of the likeliest tokens."""
+
+    tokens: list[str]
+    likeliest: list[dict[str, float]]
+
+    def agrees_with(self, tokens: list[str]) -> bool:
+        """Whether `tokens` are the same, up to a first step where theirs and ours tie."""
+        for mine, theirs, step in zip(self.tokens, tokens, self.likeliest, strict=False):
+            if mine != theirs:
+                return step.get(theirs, float("-inf")) >= step[mine] - NEAR_TIE
+        return len(self.tokens) == len(tokens)
+
+
+def greedy_with_likeliest(client: OpenAI, model: str) -> list[GreedyAnswer]:
+    """Greedy answers to all questions with the five likeliest tokens of each step."""
+    return [_greedy_answer(client, model, question) for question in QUESTIONS]
+
+
+def _greedy_answer(client: OpenAI, model: str, question: str) -> GreedyAnswer:
+    answer = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=ANSWER_TOKENS,
+        temperature=0,
+        logprobs=True,
+        top_logprobs=5,
+    )
+    steps = answer.choices[0].logprobs.content
+    return GreedyAnswer(
+        [step.token for step in steps], [{top.token: top.logprob for top in step.top_logprobs} for step in steps]
+    )
 
 
 def predicted_kv_tokens(cli: Cli, model: str) -> int:

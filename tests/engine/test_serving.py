@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from openai import APIStatusError, AuthenticationError, BadRequestError, NotFoundError
 
-from tests.engine.harness import ANSWER_TOKENS, QUESTIONS, BareServer, Cli, greedy, predicted_kv_tokens
+from tests.engine.harness import (
+    ANSWER_TOKENS,
+    QUESTIONS,
+    BareServer,
+    Cli,
+    GreedyAnswer,
+    greedy,
+    greedy_with_likeliest,
+    predicted_kv_tokens,
+)
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -21,18 +30,18 @@ PARIS = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture(scope="module")
-def bare_answers(cli: Cli) -> list[str]:
+def bare_answers(cli: Cli) -> list[GreedyAnswer]:
     """What vLLM's own server answers; it has gone before ours starts, since both want the same two cores."""
     server = BareServer(cli, MODEL)
     try:
         server.wait_until_ready()
-        return greedy(server.client(), server.model)
+        return greedy_with_likeliest(server.client(), server.model)
     finally:
         server.stop()
 
 
 @pytest.fixture(scope="module")
-def served(cli: Cli, bare_answers: list[str]) -> dict[str, Any]:
+def served(cli: Cli, bare_answers: list[GreedyAnswer]) -> dict[str, Any]:
     """smol-moe deployed by the command line; what the command said, and how long it really took."""
     begun = time.monotonic()
     said = dict(cli.deploy(MODEL))
@@ -76,11 +85,23 @@ def test_the_capital_of_france_is_paris_under_both_names(cli: Cli, served: dict[
 
 
 def test_greedy_tokens_equal_those_of_vllms_own_server(
-    cli: Cli, served: dict[str, Any], bare_answers: list[str]
+    cli: Cli, served: dict[str, Any], bare_answers: list[GreedyAnswer]
 ) -> None:
-    """Same engine, same arguments: what lies between engine and client changes nothing."""
-    assert greedy(cli.client(), MODEL) == bare_answers
-    assert len(bare_answers) == 20
+    """Same engine, same arguments: what lies between engine and client changes nothing.
+
+    Up to near ties of bfloat16, which vLLM's own server decides differently from one start to the next; in float32
+    there are none, and `test_a_changed_argument…` asks for the very tokens of transformers.
+    """
+    ours = greedy_with_likeliest(cli.client(), MODEL)
+    differing = [
+        (bare.tokens, mine.tokens)
+        for bare, mine in zip(bare_answers, ours, strict=True)
+        if not bare.agrees_with(mine.tokens)
+    ]
+    assert not differing
+    same = sum(bare.tokens == mine.tokens for bare, mine in zip(bare_answers, ours, strict=True))
+    print(f"{same} of {len(ours)} answers equal to the token, the others up to a near tie")
+    assert same >= 15
 
 
 def test_a_stream_holds_what_the_whole_answer_holds(cli: Cli, served: dict[str, Any]) -> None:
