@@ -1,0 +1,63 @@
+"""Writes the shipped files in cluster-configs/ anew: `python -m scripts.cluster_configs`. A test holds them to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cli.cluster_config import command_line, plan_for
+from orchestrator.render.ray_cluster import Provider, Target, render_ray_cluster
+
+FOLDER = Path(__file__).parents[1] / "cluster-configs"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One file: its name without the ending, and what `cluster-config` is asked for."""
+
+    name: str
+    model: str
+    gpus: str
+    provider: Provider = "local"
+    spot: bool = False
+    rehearsal: bool = False
+
+    def text(self) -> str:
+        target = Target(
+            provider=self.provider,
+            name=self.name,
+            path=f"cluster-configs/{self.name}.yaml",
+            made_by=command_line(self.model, self.gpus, self.provider, self.spot, self.rehearsal),
+            spot=self.spot,
+            rehearsal=self.rehearsal,
+        )
+        return render_ray_cluster(plan_for(self.model, self.gpus), target)
+
+
+SHIPPED = (
+    Shipped("kimi-16xh100", "kimi-k2", "16xH100"),
+    Shipped("kimi-16xh100-aws", "kimi-k2", "16xH100", "aws"),
+    Shipped("kimi-16xh100-gcp", "kimi-k2", "16xH100", "gcp"),
+    Shipped("kimi-16xh100-gcp-spot", "kimi-k2", "16xH100", "gcp", spot=True),
+    Shipped("kimi-8xb200", "kimi-k2", "8xB200"),
+    Shipped("kimi-16xh200", "kimi-k2", "16xH200"),
+    Shipped("deepseek-8xh200", "deepseek-v3.2", "8xH200"),
+    Shipped("deepseek-8xb200", "deepseek-v3.2", "8xB200"),
+    Shipped("maverick-8xh100", "llama-4-maverick", "8xH100"),
+    Shipped("maverick-4xh200", "llama-4-maverick", "4xH200"),
+    Shipped("mixtral-4xa100", "mixtral-8x22b", "4xA100-80G"),
+    Shipped("mixtral-4xh100", "mixtral-8x22b", "4xH100"),
+    Shipped("mixtral-8x7b-2xh100", "mixtral-8x7b", "2xH100"),
+    Shipped("qwen2-1xh100", "qwen2-57b-a14b", "1xH100"),
+    Shipped("llama3-70b-2xh100", "llama-3-70b", "2xH100"),
+    Shipped("cpu-rehearsal", "kimi-k2", "16xH100", rehearsal=True),
+)
+
+
+def main() -> None:
+    for shipped in SHIPPED:
+        (FOLDER / f"{shipped.name}.yaml").write_text(shipped.text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
