@@ -35,6 +35,16 @@ def test_every_command_of_the_planners_guide_runs(command: str, run: Runner) -> 
     assert out
 
 
+@pytest.mark.parametrize("command", [command for command in commands("clusters.md") if command.startswith(PREFIX)])
+def test_every_command_of_the_clusters_guide_that_needs_no_cluster_runs(
+    command: str, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    code, out, err = run(*shlex.split(command.removeprefix(PREFIX)))
+    assert (code, err) == (0, "")
+    assert out
+
+
 @pytest.mark.parametrize(("number", "gpus"), [(0, 20), (1, 20), (2, 16)])
 def test_every_cluster_file_of_the_guide_is_read(number: int, gpus: int, tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
