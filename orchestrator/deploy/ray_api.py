@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -24,6 +24,12 @@ class RayNode:
     resources: dict[str, float]
     memory_total_bytes: int | None
     memory_available_bytes: int | None
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What plans call it: its `orchestrator/host` label, else its address."""
+        return self.labels.get("orchestrator/host") or self.address
 
     @property
     def num_gpus(self) -> int:
@@ -105,7 +111,13 @@ class RayApi:
             row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1])) for row in agents if row.get("mem")
         }
         return [
-            RayNode(row["node_id"], row["node_ip"], row["resources_total"], *memory.get(row["node_id"], (None, None)))
+            RayNode(
+                row["node_id"],
+                row["node_ip"],
+                row["resources_total"],
+                *memory.get(row["node_id"], (None, None)),
+                row.get("labels") or {},
+            )
             for row in states
             if row["state"] == "ALIVE"
         ]
