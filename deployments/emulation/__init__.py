@@ -17,7 +17,7 @@ def is_on() -> bool:
 
 
 def platform() -> str | None:
-    """vLLM's platform plugin (entry point group `vllm.platform_plugins`): the platform's name, or None for the usual."""
+    """vLLM's platform plugin (entry point group `vllm.platform_plugins`): our platform, or None for the usual one."""
     return "deployments.emulation.platform.EmulatedGpuPlatform" if is_on() else None
 
 

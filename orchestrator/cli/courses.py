@@ -73,7 +73,12 @@ class Serving:
 
 
 def _asked(service: Service) -> Asked:
-    return Asked(service.model, service.engine, service.replicas, service.env)
+    return Asked(_plannable(service.model), service.engine, service.replicas, service.env)
+
+
+def _plannable(model: str) -> str:
+    """A model's name as the planner takes it: that of a demo is its folder."""
+    return models.resolve(model, lambda _line: None).source if model in models.DEMOS else model
 
 
 def _check_same(service: Service, plan: Plan) -> None:
@@ -147,8 +152,8 @@ class Rehearsal:
         cluster = snapshot_of(live)
         plan = plan_of(_asked(service), cluster)
         degrees = _degrees(plan)
-        stand_in = Asked(self._stand_in(service.model), {**_SMALL, **degrees}, service.replicas)
-        contents = plan_of(replace(stand_in, model=self._folder(stand_in.model)), cluster)
+        stand_in = _plannable(self._stand_in(service.model))
+        contents = plan_of(Asked(stand_in, {**_SMALL, **degrees}, service.replicas), cluster)
         _check_memory(plan, live)
         kept = {name: value for name, value in service.engine.items() if name not in _ONLY_REAL}
         return Planned(plan, contents, {**kept, **degrees, **_SMALL}, {**_ENV, **contents.engine.env})
@@ -163,9 +168,6 @@ class Rehearsal:
                 f"{', '.join(sorted(_STAND_INS))} can"
             )
         return _STAND_INS[architecture]
-
-    def _folder(self, stand_in: str) -> str:
-        return models.resolve(stand_in, lambda _line: None).source
 
     def _usual_gpus(self) -> str:
         entry = entry_of(self.model)

@@ -68,3 +68,23 @@ def gpus_held(details: Mapping[str, Any], name: str) -> tuple[dict[str, set[int]
         for rank in plan.get("ranks", ()):
             held.setdefault(rank["node"], set()).add(rank["gpu_index"])
     return others, own
+
+
+def rank_rows(args: Mapping[str, Any], announced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ranks of an application with what each holds, planned and, where it has told, measured.
+
+    `args` are the application's; `announced` is what its ranks said of themselves.
+    """
+    measured = {(said["node"], said["gpu_index"]): said["weights_bytes"] for said in announced}
+    places = (args.get("plan") or {}).get("ranks", [])
+    holdings = (args.get("contents") or args.get("plan") or {}).get("ranks", [])
+    return [
+        {
+            **{fact: place[fact] for fact in ("rank", "replica", "node", "gpu_index", "tensor_rank", "pipeline_stage")},
+            "layers": holding["layers"],
+            "experts": holding["experts"],
+            "weights_bytes_planned": holding["memory"]["weights_bytes"],
+            "weights_bytes_measured": measured.get((place["node"], place["gpu_index"])),
+        }
+        for place, holding in zip(places, holdings, strict=True)
+    ]

@@ -32,16 +32,22 @@ class RayNode:
         return self.labels.get("orchestrator/host") or self.address
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether CPUs stand in for its GPUs."""
+        return self.labels.get("orchestrator/emulated") == "true"
+
+    @property
     def num_gpus(self) -> int:
         return int(self.resources.get("GPU", 0))
 
     def describe(self) -> str:
-        """`127.0.0.1: CPU 2, 21.3 GiB free of 23.5 GiB`."""
+        """`127.0.0.1: CPU 2, 21.3 GiB free of 23.5 GiB`; under its own name where it has one."""
         shown = ", ".join(f"{key} {self.resources[key]:g}" for key in ("CPU", "GPU") if key in self.resources)
         if self.memory_available_bytes is None or self.memory_total_bytes is None:
-            return f"{self.address}: {shown}"
+            return f"{self.name}: {shown}"
         memory = f"{format_bytes(self.memory_available_bytes)} free of {format_bytes(self.memory_total_bytes)}"
-        return f"{self.address}: {shown}, {memory}"
+        emulated = " (emulated)" if self.is_emulated else ""
+        return f"{self.name}{emulated}: {shown}, {memory}"
 
 
 class RayApi:
@@ -115,7 +121,8 @@ class RayApi:
                 row["node_id"],
                 row["node_ip"],
                 row["resources_total"],
-                *memory.get(row["node_id"], (None, None)),
+                memory.get(row["node_id"], (None, None))[0],
+                memory.get(row["node_id"], (None, None))[1],
                 row.get("labels") or {},
             )
             for row in states
