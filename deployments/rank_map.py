@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.plan import Plan, PlannedRank
 from orchestrator.units import format_bytes
 
-# The planner's bytes are exact for unquantised weights; kernels pad and repack some others while they load.
+# The planner's bytes are exact for unquantised weights; schemes that quantise while loading end near them.
 WEIGHTS_TOLERANCE = 0.02
 
 

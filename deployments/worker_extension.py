@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
-QUALIFIED_NAME = f"{__name__}.WorkerExtension"
+from deployments.loaded_weights import loaded_bytes
+
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -29,7 +29,7 @@ class WorkerExtension:
             "gpu_index": current_platform.device_id_to_physical_device_id(worker.local_rank),
             "layers": held_layers(names),
             "experts": _held_experts(model),
-            "weights_bytes": stored_bytes(model.parameters()),
+            "weights_bytes": loaded_bytes(model),
         }
 
 
@@ -37,12 +37,6 @@ def held_layers(parameter_names: list[str]) -> list[int]:
     """The numbers of the layers that parameters belong to, ascending."""
     found = (_LAYER.search(name) for name in parameter_names)
     return sorted({int(match.group(1)) for match in found if match})
-
-
-def stored_bytes(tensors: Iterable[Any]) -> int:
-    """The memory behind tensors, each piece once: MLA keeps views of `kv_b_proj` as parameters of their own."""
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _held_experts(model: Any) -> list[int] | None:

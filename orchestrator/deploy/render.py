@@ -96,7 +96,10 @@ def render_ingress(control_url: str) -> dict[str, Any]:
 
 def _llm_config(service: Service, rendering: Rendering, engine: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
     """The arguments of `ray.serve.llm.LLMConfig`."""
-    ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))
+    if rendering.placement is not None:
+        ranks = rendering.placement.planned.plan.parallelism.gpus_per_replica
+    else:
+        ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))
     bundle = {"GPU": 1, "CPU": 1} if rendering.on_gpus else {"CPU": 1}
     return {
         "model_loading_config": {"model_id": service.name, "model_source": rendering.source},
