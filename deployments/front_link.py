@@ -77,6 +77,10 @@ class Announcement:
     auth: bool
     max_model_len: int
     created: int
+    # Planned replicas: what each rank said of itself (`rank_map.ReportedRank`).
+    ranks: tuple[dict[str, Any], ...] = ()
+    # Emulated GPUs, and in most cases a small model in place of the one that is named.
+    rehearsal: bool = False
 
 
 class FrontLink:

@@ -11,14 +11,17 @@ from ray import serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from deployments import emulation
 from deployments.endpoint import Endpoint
 from deployments.engine_progress import cause_of
 from deployments.front_link import Announcement, FrontLink, Report, now_s
 from deployments.governance.access import ApiKeyGate
 from deployments.node_init import NoSeparateDownload
+from deployments.rank_map import RankPlan, ReportedRank, read_reports
 
 # Serve ends a replica after its graceful shutdown time whatever happens; leave the engine a moment of that.
 ENGINE_STOP_S = 10.0
+RANKS_ANSWER_S = 60.0
 
 
 class MoEServer(LLMServer):
@@ -30,7 +33,13 @@ class MoEServer(LLMServer):
 
     # Serve awaits an asynchronous constructor, as Ray's own LLMServer has one.
     async def __init__(  # type: ignore[misc]
-        self, llm_config: dict[str, Any], *, aliases: list[str], control_url: str, auth: bool
+        self,
+        llm_config: dict[str, Any],
+        *_siblings: Any,
+        aliases: list[str],
+        control_url: str,
+        auth: bool,
+        plan: RankPlan | None = None,
     ) -> None:
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
@@ -43,13 +52,25 @@ class MoEServer(LLMServer):
                 log_engine_metrics=False,
             )
             await super().__init__(config)
-            await self._open(config, aliases, control_url, auth)
+            ranks = await self._check_ranks(plan) if plan else ()
+            await self._open(config, aliases, control_url, auth, ranks)
         except BaseException as error:
             self._report.tell("failed", cause=cause_of(error))
             raise
         self._report.tell("serving")
 
-    async def _open(self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool) -> None:
+    async def _check_ranks(self, plan: RankPlan) -> tuple[ReportedRank, ...]:
+        """Every rank's account of itself, held against the plan. Raises `RuntimeError` naming the first wrong rank."""
+        reported = read_reports(await self.engine._engine_client.collective_rpc("report_rank", timeout=RANKS_ANSWER_S))
+        found = plan.compare(reported)
+        self._report.tell("ranks", wrong=found.wrong, odd=found.odd)
+        if found.wrong:
+            raise RuntimeError(f"the ranks are not where they were planned: {found.wrong[0]}")
+        return reported
+
+    async def _open(
+        self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool, ranks: tuple[ReportedRank, ...]
+    ) -> None:
         """Serve the engine's app on a port of our own and tell the front."""
         app = await self.engine.build_asgi_app()
         models = self.engine._oai_models
@@ -68,6 +89,8 @@ class MoEServer(LLMServer):
                 auth=auth,
                 max_model_len=self.engine._engine_client.model_config.max_model_len,
                 created=now_s(),
+                ranks=tuple(rank.model_dump() for rank in ranks),
+                rehearsal=emulation.is_on(),
             ),
             load=lambda: self._endpoint.in_flight,
         )
