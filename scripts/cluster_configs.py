@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.cluster_config import command_line, plan_for
-from orchestrator.render.ray_cluster import Provider, Target, render_ray_cluster
+from orchestrator.render.ray_cluster import render_ray_cluster
+from orchestrator.render.target import Provider, Target
 
 FOLDER = Path(__file__).parents[1] / "cluster-configs"
 

@@ -18,7 +18,8 @@ from orchestrator.planner.arguments import Wishes, build_request
 from orchestrator.planner.make_plan import make_plan
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.probes.hugging_face import find_model
-from orchestrator.render.ray_cluster import Provider, Target, render_ray_cluster
+from orchestrator.render.ray_cluster import render_ray_cluster
+from orchestrator.render.target import Provider, Target
 
 HELP = """Write the file that makes a cluster for a model, for `ray up`.
 

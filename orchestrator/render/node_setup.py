@@ -9,8 +9,6 @@ from __future__ import annotations
 from orchestrator.units import format_bytes
 
 RAY_VERSION = "2.60.0"
-# The clients by which Ray's autoscaler, on the head, rents machines.
-CLOUD_CLIENTS = {"aws": ("boto3==1.44.5",), "gcp": ("google-api-python-client==2.202.0",)}
 HOME = "~/moe-orchestrator"
 # Nothing is sent there: it only names the way out (RFC 5737 keeps the address for documentation).
 ANYWHERE = "192.0.2.1"
