@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.cluster_config import command_line, plan_for
+from orchestrator.cluster.spec import parse_gpus
 from orchestrator.render.ray_cluster import render_ray_cluster
 from orchestrator.render.target import Provider, Target
 
@@ -32,7 +33,7 @@ class Shipped:
             spot=self.spot,
             rehearsal=self.rehearsal,
         )
-        return render_ray_cluster(plan_for(self.model, self.gpus), target)
+        return render_ray_cluster(plan_for(self.model, parse_gpus(self.gpus)), target)
 
 
 SHIPPED = (

@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.output import err, print_json
+from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
@@ -47,7 +48,7 @@ def cluster_config(
         spot=spot,
         rehearsal=rehearsal,
     )
-    text = render_ray_cluster(plan_for(model, gpus), target)
+    text = render_ray_cluster(plan_for(model, parse_gpus(gpus)), target)
     if as_json:
         print_json(yaml.safe_load(text))
     elif output is None:
@@ -64,9 +65,8 @@ def _write(output: Path, text: str) -> None:
     err.print(f"wrote {output}; its first lines say how to go on", highlight=False, markup=False)
 
 
-def plan_for(model: str, gpus: str) -> Plan:
+def plan_for(model: str, cluster: ClusterSnapshot) -> Plan:
     """The plan that the file is for. Raises `NoFeasiblePlan` where the model does not fit."""
-    cluster = parse_gpus(gpus)
     found = load_catalog().find(model)
     entry = found[0] if found else None
     preset = preset_for(entry, cluster)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.spec import load_cluster
+from orchestrator.cluster.spec import load_cluster, parse_gpus
 from tests.unit.cli.runner import Runner
 
 KIMI = ("cluster-config", "kimi-k2", "--gpus", "16xH100", "--provider")
 
 
-def test_uneven_hosts_come_back_as_they_were_named(run: Runner, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "gpus"), [("mixtral-8x22b", "4+2+2xH100"), ("kimi-k2", "6+6+4xH200")])
+def test_uneven_hosts_come_back_as_they_were_named(run: Runner, tmp_path: Path, model: str, gpus: str) -> None:
+    """The file gives the snapshot that it was planned for, with the hosts' addresses for names."""
     path = tmp_path / "cluster.yaml"
-    hosts = [word for number in (1, 2, 3) for word in ("--host", f"10.1.0.{number}")]
-    words = ("cluster-config", "mixtral-8x22b", "--gpus", "4+2+2xH100", "--provider", "local", *hosts)
-    assert run(*words, "-o", path)[0] == 0
-    nodes = load_cluster(path).nodes
-    assert [(node.name, node.num_gpus) for node in nodes] == [("10.1.0.1", 4), ("10.1.0.2", 2), ("10.1.0.3", 2)]
+    addresses = ("10.1.0.1", "10.1.0.2", "10.1.0.3")
+    hosts = [word for address in addresses for word in ("--host", address)]
+    assert run("cluster-config", model, "--gpus", gpus, "--provider", "local", *hosts, "-o", path)[0] == 0
+    planned = parse_gpus(gpus).nodes
+    named = tuple(replace(node, name=address) for node, address in zip(planned, addresses, strict=True))
+    assert load_cluster(path).nodes == named
 
 
 @pytest.mark.parametrize(
