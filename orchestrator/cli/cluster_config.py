@@ -14,6 +14,7 @@ from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.output import err, print_json
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
+from orchestrator.deploy.service import default_name as service_name
 from orchestrator.deploy.service import make_service
 from orchestrator.deploy.session import application_of
 from orchestrator.errors import ConfigError
@@ -112,7 +113,7 @@ def _application(plan: Plan, target: KubeTarget) -> dict[str, Any]:
     if Path(checkpoint).exists() or "/" not in checkpoint:
         raise ConfigError(f"{checkpoint} is on this computer, and not in the pods; name a model of Hugging Face")
     service = make_service(
-        name=plan.model.name.rpartition("/")[2].lower(),
+        name=service_name(plan.model.name),
         model=checkpoint,
         replicas=plan.parallelism.replicas,
         engine={key: value for key, value in plan.engine.args.items() if key != "model"},
