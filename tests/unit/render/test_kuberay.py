@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ from orchestrator.cli.cluster_config import kuberay_text, plan_for
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.render.kuberay import KubeTarget
-from orchestrator.render.kuberay.pods import gpu_product
+from orchestrator.render.kuberay.pods import CPUS_PER_GPU, gpu_product
 from orchestrator.render.machines import machines
+from orchestrator.render.node_setup import RAY_VERSION
 from scripts.cluster_configs import IMAGE, KUBERAY_FOLDER, SHIPPED_KUBE, ShippedKube
 from tests.unit.render.crd_schemas import problems, schemas
 
@@ -148,8 +150,6 @@ def test_uneven_hosts_are_groups_of_their_own() -> None:
 
 
 def test_what_is_asked_of_a_node_is_less_than_every_known_machine_has() -> None:
-    from orchestrator.render.kuberay.pods import CPUS_PER_GPU
-
     for machine in (machine for offered in machines().values() for machine in offered):
         assert machine.num_cpus > CPUS_PER_GPU * machine.num_gpus
 
@@ -238,3 +238,21 @@ def test_an_image_that_may_change_is_refused(image: str) -> None:
 def test_a_digest_is_an_image_too() -> None:
     target = KubeTarget("name", "FILE", "test", f"registry.example.com:5000/moe@sha256:{'0' * 64}")
     assert kuberay_text(plan_for("mixtral-8x22b", parse_gpus("4xH100")), target)
+
+
+def test_the_image_has_the_versions_that_the_manifests_speak_of() -> None:
+    """The Dockerfile takes Ray's image of this Ray, and ends where Ray or the engine is another one."""
+    text = (KUBERAY_FOLDER.parents[1] / "Dockerfile").read_text(encoding="utf-8")
+    (service,) = [file for file in SHIPPED_KUBE if file.name == "mixtral-4xh100"]
+    assert f"ARG BASE=rayproject/ray-llm:{RAY_VERSION}-" in text
+    assert f"assert got == ({RAY_VERSION!r}, {service.plan().engine.version!r})" in text
+    assert cluster_spec(service.text())["rayVersion"] == RAY_VERSION
+
+
+def test_the_image_gets_this_project_and_nothing_else_of_the_folder() -> None:
+    project = KUBERAY_FOLDER.parents[1]
+    copied = re.findall(r"^COPY --chown=\S+ (.+) \S+$", (project / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    let_in = {line[1:] for line in (project / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert sources == let_in
+    assert all((project / source).exists() for source in sources)
