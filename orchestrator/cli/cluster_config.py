@@ -10,19 +10,16 @@ from typing import Annotated, Any, cast, get_args
 import typer
 import yaml
 
-from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.output import err, print_json
+from orchestrator.cli.planning import Asked, plan_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
+from orchestrator.deploy import models
 from orchestrator.deploy.service import default_name as service_name
 from orchestrator.deploy.service import make_service
 from orchestrator.deploy.session import application_of
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
-from orchestrator.planner.arguments import Wishes, build_request
-from orchestrator.planner.make_plan import make_plan
-from orchestrator.planner.presets import engine_settings, preset_for
-from orchestrator.probes.hugging_face import find_model
 from orchestrator.render.kuberay import KubeTarget, render_kuberay
 from orchestrator.render.kuberay.manifests import Kind
 from orchestrator.render.ray_cluster import render_ray_cluster
@@ -89,16 +86,7 @@ def _write(output: Path, text: str) -> None:
 
 def plan_for(model: str, cluster: ClusterSnapshot) -> Plan:
     """The plan that the file is for. Raises `NoFeasiblePlan` where the model does not fit."""
-    found = load_catalog().find(model)
-    entry = found[0] if found else None
-    preset = preset_for(entry, cluster)
-    wishes = Wishes(
-        preset=engine_settings(preset) if preset else {},
-        preset_source=f"preset for {preset.num_gpus} × {preset.gpu}" if preset else "",
-        needs_remote_code=entry is not None and entry.needs_remote_code,
-        env=preset.env if preset else {},
-    )
-    return make_plan(build_request(find_model(model), cluster, wishes))
+    return plan_of(Asked(model), cluster)
 
 
 def kuberay_text(plan: Plan, target: KubeTarget) -> str:
@@ -119,8 +107,7 @@ def _application(plan: Plan, target: KubeTarget) -> dict[str, Any]:
         engine={key: value for key, value in plan.engine.args.items() if key != "model"},
         env=plan.engine.env,
     )
-    application, _ = application_of(service, target.names.control_url, on_gpus=True, say=err.print)
-    return cast(dict[str, Any], application)
+    return application_of(service, models.resolve(service.model, err.print), target.names.control_url, on_gpus=True)
 
 
 def read_provider(text: str) -> Provider:

@@ -26,7 +26,7 @@ class Asked:
 
     model: str
     engine: Mapping[str, Any] = field(default_factory=dict)
-    replicas: int = 1
+    replicas: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 

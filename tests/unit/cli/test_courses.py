@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import courses
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.planning import Asked, plan_of, snapshot_of
 from orchestrator.deploy import models
@@ -53,7 +52,7 @@ def _mini(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def without_weights(model: str, say: Any) -> models.Deployable:
         return models.Deployable(str(tmp_path)) if model in models.DEMOS else resolve(model, say)
 
-    monkeypatch.setattr(courses.models, "resolve", without_weights)
+    monkeypatch.setattr(models, "resolve", without_weights)
 
 
 def test_on_gpus_the_engine_gets_what_was_planned() -> None:
