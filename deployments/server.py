@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,10 @@ from deployments.front_link import Announcement, FrontLink, Report, now_s
 from deployments.governance.access import ApiKeyGate
 from deployments.node_init import NoSeparateDownload
 from deployments.rank_map import RankPlan, ReportedRank, read_reports
+from deployments.watch import Watch, end_this_process
+from deployments.worker_extension import node_name
+
+logger = logging.getLogger(__name__)
 
 # Serve ends a replica after its graceful shutdown time whatever happens; leave the engine a moment of that.
 ENGINE_STOP_S = 10.0
@@ -44,6 +49,8 @@ class MoEServer(LLMServer):
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
+        self._watch = Watch(_reachable_host(control_url), node_name(), self._give_up)
+        self._watch.start()
         try:
             config = LLMConfig(
                 **llm_config,
@@ -55,9 +62,18 @@ class MoEServer(LLMServer):
             ranks = await self._check_ranks(plan) if plan else ()
             await self._open(config, aliases, control_url, auth, ranks)
         except BaseException as error:
+            self._watch.end()
             self._report.tell("failed", cause=cause_of(error))
             raise
+        self._watch.serving()
         self._report.tell("serving")
+
+    def _give_up(self, what: str) -> None:
+        """The engine is lost (called from the watch's thread): tell, leave the front, and let Serve start anew."""
+        self._report.tell("failed", cause=what)
+        self._report.withdraw()
+        logger.error("%s; ending this replica with all its ranks", what)
+        end_this_process()
 
     async def _check_ranks(self, plan: RankPlan) -> tuple[ReportedRank, ...]:
         """Every rank's account of itself, held against the plan. Raises `RuntimeError` naming the first wrong rank."""
@@ -100,6 +116,8 @@ class MoEServer(LLMServer):
     async def __del__(self) -> None:
         """Leave the front, finish what was begun, then stop the engine's processes (Serve awaits this)."""
         started = time.monotonic()
+        if (watch := getattr(self, "_watch", None)) is not None:
+            watch.end()
         if (link := getattr(self, "_link", None)) is not None:
             await link.leave()
             budget_s = self._llm_config.deployment_config.get("graceful_shutdown_timeout_s", 20) - ENGINE_STOP_S

@@ -25,7 +25,7 @@ class WorkerExtension:
             "rank": worker.rank,
             "tensor_rank": get_tp_group().rank_in_group,
             "pipeline_stage": get_pp_group().rank_in_group,
-            "node": _node_name(),
+            "node": node_name(),
             "gpu_index": current_platform.device_id_to_physical_device_id(worker.local_rank),
             "layers": held_layers(names),
             "experts": _held_experts(model),
@@ -48,9 +48,14 @@ def _held_experts(model: Any) -> list[int] | None:
     return None
 
 
-def _node_name() -> str:
-    """The name that plans give this node: its `orchestrator/host` label, else its address."""
+def node_name(otherwise: str = "") -> str:
+    """The name that plans give this node: its `orchestrator/host` label, else its address.
+
+    `otherwise` where this process is none of Ray's.
+    """
     import ray
 
+    if not ray.is_initialized():
+        return otherwise
     context = ray.get_runtime_context()
     return str(context.get_node_labels().get("orchestrator/host") or ray.util.get_node_ip_address())

@@ -151,12 +151,11 @@ class Rehearsal:
             )
         cluster = snapshot_of(live)
         plan = plan_of(_asked(service), cluster)
-        degrees = _degrees(plan)
-        stand_in = _plannable(self._stand_in(service.model))
-        contents = plan_of(Asked(stand_in, {**_SMALL, **degrees}, service.replicas), cluster)
-        _check_memory(plan, live)
         kept = {name: value for name, value in service.engine.items() if name not in _ONLY_REAL}
-        return Planned(plan, contents, {**kept, **degrees, **_SMALL}, {**_ENV, **contents.engine.env})
+        engine = {**kept, **_degrees(plan), **_SMALL}
+        contents = plan_of(Asked(_plannable(self._stand_in(service.model)), engine, service.replicas), cluster)
+        _check_memory(plan, live)
+        return Planned(plan, contents, engine, {**_ENV, **contents.engine.env})
 
     def _stand_in(self, model: str) -> str:
         if model in models.DEMOS:

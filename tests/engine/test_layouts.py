@@ -77,14 +77,17 @@ def test_greedy_tokens_in_float32_are_those_of_transformers(
 
 def test_ranks_that_run_elsewhere_than_planned_fail_the_deployment(apart: Cli, tmp_path: Path) -> None:
     """The rank is named, and nothing stays deployed. Here the order of bundles is turned round by hand."""
-    apart.run("delete", MODEL)
+    apart.json("down")
     file = tmp_path / "service.yaml"
     file.write_text(
         "model: kimi-k2-mini\nengine: {tensor_parallel_size: 1, pipeline_parallel_size: 2}\n"
         'env: {VLLM_RAY_BUNDLE_INDICES: "1,0"}\n'
     )
-    line = apart.refused("deploy", "-f", str(file), "--emulate", "--port", str(apart.port))
-    assert "the ranks are not where they were planned: rank 0 on node-" in line
+    words = ("-f", str(file), "--emulate", "--gpus", "1+1xH100", "--port", str(apart.port))
+    line = apart.refused("deploy", *words)
+    assert line.endswith(
+        "did not start: the ranks are not where they were planned: rank 0 on node-1, GPU 0: planned on node-0, GPU 0"
+    )
     assert apart.json("status")["models"] == []
 
 
