@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from deployments.node_check import check_node, free_shared_memory_bytes
 from deployments.vitals import CORE, Beat
 from deployments.worker_extension import node_name
 
@@ -39,8 +40,17 @@ def install() -> None:
     core_step = Step()
     Executor.__init__ = _first(Executor.__init__, lambda _executor: start(CORE, core_step))
     EngineCoreProc._process_engine_step = core_step.timing(EngineCoreProc._process_engine_step)
-    init_device = WorkerWrapperBase.init_device
-    WorkerWrapperBase.init_device = _first(init_device, lambda wrapper: start(wrapper.global_rank or 0, Step()))
+    WorkerWrapperBase.init_device = _first(WorkerWrapperBase.init_device, _begin_rank)
+
+
+def _begin_rank(wrapper: Any) -> None:
+    """A rank is about to join its group: its pulse begins, and its node is checked."""
+    import vllm
+
+    rank, door = wrapper.global_rank, json.loads(os.environ[PULSE_ENV])
+    start(rank, Step())
+    who = f"rank {rank} on {node_name(door['node'])}"
+    check_node(who, vllm.__version__, door["vllm"], free_shared_memory_bytes())
 
 
 class Step:

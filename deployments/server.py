@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+import vllm
 from ray import serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
@@ -49,7 +50,7 @@ class MoEServer(LLMServer):
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
-        self._watch = Watch(_reachable_host(control_url), node_name(), self._give_up)
+        self._watch = Watch(_reachable_host(control_url), node_name(), vllm.__version__, self._give_up)
         self._watch.start()
         try:
             config = LLMConfig(

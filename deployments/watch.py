@@ -32,8 +32,9 @@ LIMITS_ENV = "ORCHESTRATOR_LIMITS"
 class Watch:
     """Listens on `host` for the pulses of one replica's engine, in a thread of its own: starting an engine blocks."""
 
-    def __init__(self, host: str, node: str, give_up: Callable[[str], None]) -> None:
-        self._host, self._node, self._give_up = host, node, give_up
+    def __init__(self, host: str, node: str, engine_version: str, give_up: Callable[[str], None]) -> None:
+        self._host, self._give_up = host, give_up
+        self._facts = {"node": node, "vllm": engine_version}
         self._secret = secrets.token_hex(16)
         self._vitals = Vitals(limits_from(os.environ.get(LIMITS_ENV)))
         self._lock = threading.Lock()
@@ -57,7 +58,7 @@ class Watch:
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._listen, self._host, 0, limit=MAX_LINE_BYTES)
         port = server.sockets[0].getsockname()[1]
-        door = {"host": self._host, "port": port, "secret": self._secret, "node": self._node}
+        door = {"host": self._host, "port": port, "secret": self._secret, **self._facts}
         os.environ[PULSE_ENV] = json.dumps(door)
         self._ready.set()
         while not self._ended.is_set():

@@ -51,7 +51,20 @@ def collect(address: str | None) -> dict[str, Any]:
     live = _live_replicas(front)
     applications.pop(INGRESS_NAME, None)
     document["models"] = [_model(name, app, live.get(name, [])) for name, app in sorted(applications.items())]
+    for row in document["models"]:
+        row["trouble"] = _trouble(front, row) or None
     return document
+
+
+def _trouble(front: fronts.FrontRecord | None, row: dict[str, Any]) -> str:
+    """Why a model is away: what its last engine said in the end."""
+    if front is None or row["replicas_serving"] == row["replicas_wanted"]:
+        return ""
+    try:
+        events = fronts.FrontControl(front.control_url).events(row["name"], after=0)["events"]
+    except ApplyFailed:
+        return ""
+    return next((str(event["detail"].get("cause")) for event in reversed(events) if event["kind"] == "failed"), "")
 
 
 def _live_replicas(front: fronts.FrontRecord | None) -> dict[str, list[dict[str, Any]]]:
@@ -102,7 +115,9 @@ def _print(document: dict[str, Any]) -> None:
     table = Table("name", "model", "status", "replicas", "key needed", "note", box=None)
     for row in document["models"]:
         serving = f"{row['replicas_serving']}/{row['replicas_wanted']}"
-        note = "; ".join(text for text in ("rehearsal" if row["rehearsal"] else "", row["message"]) if text)
+        note = "; ".join(
+            text for text in ("rehearsal" if row["rehearsal"] else "", row["trouble"] or row["message"]) if text
+        )
         table.add_row(row["name"], row["model"], row["status"], serving, "yes" if row["auth"] else "no", note)
     out.print(table)
     for row in document["models"]:

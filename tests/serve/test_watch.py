@@ -29,7 +29,7 @@ class Watched:
     def __init__(self) -> None:
         self.said: list[tuple[str, float]] = []
         self.over = threading.Event()
-        self.watch = Watch("127.0.0.1", "node-0", self._give_up)
+        self.watch = Watch("127.0.0.1", "node-0", "0.29.0", self._give_up)
         self.watch.start()
         self.ranks = [
             subprocess.Popen([sys.executable, "-c", RANK, str(rank)], cwd=ROOT, env=dict(os.environ))

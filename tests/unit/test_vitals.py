@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from deployments.node_check import SHARED_MEMORY_BYTES, check_node
 from deployments.vitals import CORE, Beat, Limits, Vitals
 from deployments.watch import limits_from
 
@@ -126,3 +127,11 @@ def test_a_beat_of_another_shape_is_refused() -> None:
     for changes in ({"rank": -2}, {"node": "x" * 300}, {"more": 1}):
         with pytest.raises(ValidationError):
             Beat.model_validate({**beat(0).model_dump(), **changes})
+
+
+def test_a_node_with_another_engine_or_without_shared_memory_is_named() -> None:
+    check_node("rank 3 on node-1", "0.29.0", "0.29.0", SHARED_MEMORY_BYTES)
+    with pytest.raises(RuntimeError, match=r"^rank 3 on node-1 has vLLM 0\.28\.0, and the replica has 0\.29\.0"):
+        check_node("rank 3 on node-1", "0.28.0", "0.29.0", SHARED_MEMORY_BYTES)
+    with pytest.raises(RuntimeError, match=r"rank 3 on node-1 has 64\.0 MiB of shared memory left .* --shm-size"):
+        check_node("rank 3 on node-1", "0.29.0", "0.29.0", 64 * 1024**2)
