@@ -9,7 +9,8 @@ from typing import Annotated, cast, get_args
 import typer
 import yaml
 
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog, load_catalog
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import err, print_json
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.errors import ConfigError
@@ -34,9 +35,11 @@ def cluster_config(
     rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Let CPUs stand in for the GPUs.")] = False,
     host: Annotated[list[str] | None, typer.Option(help="A host's address, once for each, the head first.")] = None,
     name: Annotated[str | None, typer.Option(help="The cluster's name. Default: model and GPUs.")] = None,
+    catalog: Path = CatalogOption,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of printing.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the file's content as JSON.")] = False,
 ) -> None:
+    known = the_catalog(catalog)
     target = Target(
         provider=read_provider(provider),
         name=name or default_name(model, gpus),
@@ -45,8 +48,9 @@ def cluster_config(
         hosts=tuple(host or ()),
         spot=spot,
         rehearsal=rehearsal,
+        gpus=known.gpus,
     )
-    text = render_ray_cluster(plan_for(model, gpus), target)
+    text = render_ray_cluster(plan_for(model, gpus, known), target)
     if as_json:
         print_json(yaml.safe_load(text))
     elif output is None:
@@ -63,10 +67,11 @@ def _write(output: Path, text: str) -> None:
     err.print(f"wrote {output}; its first lines say how to go on", highlight=False, markup=False)
 
 
-def plan_for(model: str, gpus: str) -> Plan:
+def plan_for(model: str, gpus: str, catalog: Catalog | None = None) -> Plan:
     """The plan that the file is for. Raises `NoFeasiblePlan` where the model does not fit."""
-    cluster = parse_gpus(gpus)
-    found = load_catalog().find(model)
+    known = catalog or load_catalog()
+    cluster = parse_gpus(gpus, known.gpus)
+    found = known.find(model)
     entry = found[0] if found else None
     preset = preset_for(entry, cluster)
     wishes = Wishes(
@@ -75,7 +80,7 @@ def plan_for(model: str, gpus: str) -> Plan:
         needs_remote_code=entry is not None and entry.needs_remote_code,
         env=preset.env if preset else {},
     )
-    return make_plan(build_request(find_model(model), cluster, wishes))
+    return make_plan(build_request(find_model(model, known), cluster, wishes))
 
 
 def read_provider(text: str) -> Provider:

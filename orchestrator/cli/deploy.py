@@ -10,6 +10,8 @@ from typing import Any
 import typer
 import yaml
 
+from orchestrator.catalog.registry import Catalog
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, err, out, print_json, print_phases
 from orchestrator.deploy import engine_args, session
 from orchestrator.deploy import front as fronts
@@ -57,19 +59,21 @@ def deploy(
     timeout: float = typer.Option(session.DEFAULT_TIMEOUT_S, min=1, help="Give up, and undo, after so many seconds."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Return at once with --no-wait; then see `status`."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
+    catalog: Path = CatalogOption,
     address: str = AddressOption,
     as_json: bool = JsonOption,
 ) -> None:
     service = _service(context.args, model, file, name=name, replicas=replicas, auth=auth)
+    known = the_catalog(catalog)
     if dry_run:
-        _print_config(service, as_json)
+        _print_config(service, known, as_json)
         return
     # An operator's SIGTERM undoes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     view = ProgressView()
     target = session.Target(address, host, port, front.value)
     try:
-        outcome, base_url = session.deploy(service, target, view, timeout, wait)
+        outcome, base_url = session.deploy(service, target, view, timeout, wait, known)
     except KeyboardInterrupt:
         raise ApplyFailed(f"interrupted; {service.name} is as it was before") from None
     finally:
@@ -97,9 +101,9 @@ def _service(words: list[str], model: str | None, file: Path | None, **given: An
     return make_service(**fields)
 
 
-def _print_config(service: Service, as_json: bool) -> None:
+def _print_config(service: Service, catalog: Catalog, as_json: bool) -> None:
     control_url = f"http://{fronts.CONTROL_HOST}:{fronts.CONTROL_PORT}"
-    app, _ = session.application_of(service, control_url, on_gpus=False, say=lambda line: err.print(line))
+    app, _ = session.application_of(service, control_url, False, lambda line: err.print(line), catalog)
     config = {"proxy_location": "Disabled", "applications": [app]}
     if as_json:
         print_json(config)

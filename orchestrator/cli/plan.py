@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
@@ -11,9 +11,11 @@ import yaml
 
 from orchestrator.catalog.engine_rules import EngineRule, load_rules
 from orchestrator.catalog.entries import CatalogEntry
+from orchestrator.catalog.gpus import GpuTable
 from orchestrator.catalog.models import ModelSpec
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog
 from orchestrator.cli import plan_view
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import load_cluster, parse_gpus
 from orchestrator.deploy.cluster import find_cluster
@@ -62,7 +64,7 @@ class Options:
 
     objective: Objective
     constraints: Constraints
-    catalog: Path | None
+    catalog: Catalog
     rules: tuple[EngineRule, ...]
     engine_version: str
 
@@ -96,7 +98,7 @@ def plan(
     use_gpus: Annotated[int | None, typer.Option(help="Use at most this many GPUs.")] = None,
     gpu_type: Annotated[str | None, typer.Option(help="Use only this kind of GPU.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
-    catalog: Annotated[Path | None, typer.Option(help="A file of further models.")] = None,
+    catalog: Path = CatalogOption,
     rules: Annotated[Path | None, typer.Option(help="A file of further engine rules.")] = None,
     engine_version: Annotated[str, typer.Option(help="The vLLM whose rules apply.")] = ENGINE_VERSION,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan document.")] = False,
@@ -112,11 +114,12 @@ def plan(
     `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
     """
     asked = _asked(words or [], from_command)
-    machines = _machines(Where(cluster, gpus, live, address), which_gpus)
+    known = the_catalog(catalog)
+    machines = _machines(Where(cluster, gpus, live, address), which_gpus, known.gpus)
     options = Options(
         objective=_objective(objective),
         constraints=_constraints(concurrency, use_gpus, gpu_type, replicas),
-        catalog=catalog,
+        catalog=known,
         rules=load_rules(rules) if rules else (),
         engine_version=engine_version,
     )
@@ -159,18 +162,18 @@ def _asked(words: list[str], from_command: str | None) -> Asked:
     return Asked(command.model, command, False)
 
 
-def _machines(where: Where, any_will_do: bool) -> ClusterSnapshot:
+def _machines(where: Where, any_will_do: bool, known: GpuTable) -> ClusterSnapshot:
     named = [option for option, given in where.options if given]
     if len(named) > 1:
         raise ConfigError(f"name one cluster, not several: {' and '.join(named)}")
     if where.live:
-        return _live_cluster(where.address)
+        return replace(_live_cluster(where.address), gpus=known)
     if where.file is not None:
-        return load_cluster(where.file)
+        return load_cluster(where.file, known)
     if where.gpus is not None:
-        return parse_gpus(where.gpus)
+        return parse_gpus(where.gpus, known)
     if any_will_do:
-        return parse_gpus(_ANY_CLUSTER)
+        return parse_gpus(_ANY_CLUSTER, known)
     raise ConfigError("name a cluster: --gpus 16xH100, --cluster FILE or --live; --what-if lists GPUs that would do")
 
 
@@ -218,10 +221,9 @@ def _request(asked: Asked, machines: ClusterSnapshot, options: Options) -> PlanR
     return build_request(spec, machines, wishes)
 
 
-def _model(name: str, catalog: Path | None) -> tuple[ModelSpec, CatalogEntry | None]:
-    known = load_catalog(catalog)
-    found = known.find(name)
-    return find_model(name, known), found[0] if found else None
+def _model(name: str, catalog: Catalog) -> tuple[ModelSpec, CatalogEntry | None]:
+    found = catalog.find(name)
+    return find_model(name, catalog), found[0] if found else None
 
 
 def _plan(request: PlanRequest, found: Found, show_all: bool) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.catalog.registry import Catalog
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy import models
@@ -34,25 +35,29 @@ class Target:
     front: str = "haproxy"
 
 
-def application_of(service: Service, control_url: str, on_gpus: bool, say: Callable[[str], None]) -> tuple[Any, Any]:
+def application_of(
+    service: Service, control_url: str, on_gpus: bool, say: Callable[[str], None], catalog: Catalog | None = None
+) -> tuple[Any, Any]:
     """The Serve application of a service, with what its model's name stands for."""
-    model = models.resolve(service.model, say)
+    model = models.resolve(service.model, say, catalog)
     rendering = Rendering(model.source, model.aliases, on_gpus, control_url, model.engine, model.env)
     return render_application(service, rendering), model
 
 
-def deploy(service: Service, target: Target, view: View, timeout_s: float, wait: bool) -> tuple[Outcome, str]:
+def deploy(
+    service: Service, target: Target, view: View, timeout_s: float, wait: bool, catalog: Catalog | None = None
+) -> tuple[Outcome, str]:
     """Bring a service up; what came of it and its `base_url`."""
     timeline = Timeline()
     # The model first: a name nobody knows must not start a cluster.
-    models.resolve(service.model, view.say)
+    models.resolve(service.model, view.say, catalog)
     timeline.mark("cluster", time.time())
     view.phase("cluster")
     cluster = clusters.find_cluster(target.address) or clusters.start_local(view.say)
     api = clusters.check_usable(cluster)
     front = fronts.ensure_front(target.host, target.port, target.front)
     on_gpus = any(node.num_gpus for node in api.nodes())
-    app, model = application_of(service, front.control_url, on_gpus, view.say)
+    app, model = application_of(service, front.control_url, on_gpus, view.say, catalog)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
     control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
     deployer = Deployer(api, control, public, view, timeline, _proxy(front))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.engine_rules import EngineRule, matching_rules
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.errors import ConfigError
@@ -149,7 +148,7 @@ def _check_gpu_type(cluster: ClusterSnapshot, gpu_type: str | None) -> None:
     if gpu_type is None:
         return
     present = sorted({node.gpu_type for node in cluster.nodes})
-    if resolve_gpu(gpu_type).name not in present:
+    if cluster.gpus.resolve(gpu_type).name not in present:
         raise ConfigError(f"gpu_type {gpu_type!r} is not in the cluster, which has {', '.join(present)}")
 
 

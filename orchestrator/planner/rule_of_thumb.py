@@ -17,7 +17,6 @@ from orchestrator.cluster.snapshot import NodeSnapshot
 from orchestrator.memory.kv_cache import kv_bytes_per_token
 from orchestrator.memory.layout import Layout
 from orchestrator.planner.counts import total_params
-from orchestrator.planner.pools import gpu_of
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import model_bytes
 
@@ -83,7 +82,7 @@ def _kv_budget_bytes(request: PlanRequest) -> int:
     """The cache of as many requests of full length as were asked for at once, held once."""
     if request.constraints.concurrency is None:
         return 0
-    args = request.engine.resolve(request.spec, Layout(), gpu_of(request.cluster.nodes[0].kind))
+    args = request.engine.resolve(request.spec, Layout(), request.cluster.gpu_of(request.cluster.nodes[0].kind))
     token_bytes = kv_bytes_per_token(request.spec, Layout(), 0, args)
     return request.constraints.concurrency * args.max_model_len * token_bytes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.gpus import GpuTable, shipped_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan, PlannedNode
 from orchestrator.render import node_setup
@@ -38,7 +38,7 @@ class Target:
 
     name: of the cluster; path: of the file, for the commands in its head; hosts: addresses for `local`, placeholders
     where there are none; spot: rent what the cloud may take back; rehearsal: CPUs stand in for the GPUs;
-    made_by: the command that writes the file.
+    made_by: the command that writes the file; gpus: what is known of the GPUs that the plan names.
     """
 
     provider: Provider
@@ -48,6 +48,7 @@ class Target:
     hosts: tuple[str, ...] = ()
     spot: bool = False
     rehearsal: bool = False
+    gpus: GpuTable = field(default_factory=shipped_gpus, repr=False)
 
 
 def render_ray_cluster(plan: Plan, target: Target) -> str:
@@ -67,7 +68,7 @@ def _check(plan: Plan, target: Target) -> None:
             "and begin with a letter"
         )
     for kind in sorted({node.gpu_type for node in plan.cluster.nodes}):
-        if resolve_gpu(kind).vendor != "nvidia":
+        if target.gpus.resolve(kind).vendor != "nvidia":
             raise ConfigError(f"{kind} is not an NVIDIA GPU; cluster files are written for vLLM's CUDA build only")
     if target.provider == "local":
         _check_hosts(plan, target)
@@ -208,7 +209,7 @@ def _local_start(plan: Plan, target: Target) -> str:
     emulated = ""
     if target.rehearsal:
         num_gpus = plan.cluster.nodes[0].num_gpus
-        kind = resolve_gpu(plan.cluster.nodes[0].gpu_type).ray_accelerator_type
+        kind = target.gpus.resolve(plan.cluster.nodes[0].gpu_type).ray_label
         # Ranks take a CPU each beside their GPU.
         emulated = (
             f""" --num-cpus={2 * num_gpus} --num-gpus={num_gpus} --resources='{{"accelerator_type:{kind}": 1}}'"""
@@ -259,7 +260,7 @@ def _type_name(machine: Machine) -> str:
 
 
 def _gpu_node_type(machine: Machine, number: int, target: Target) -> str:
-    accelerator = resolve_gpu(machine.gpu_type).ray_accelerator_type
+    accelerator = target.gpus.resolve(machine.gpu_type).ray_label
     is_aws = target.provider == "aws"
     config = (
         _aws_machine(machine.name, target.spot) if is_aws else _gcp_machine(machine.name, machine.num_gpus, target.spot)
