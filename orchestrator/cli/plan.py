@@ -24,13 +24,7 @@ from orchestrator.plan import Constraints, Objective, Plan, verify
 from orchestrator.planner.advice import no_feasible_plan
 from orchestrator.planner.arguments import Wishes, build_request
 from orchestrator.planner.build import build_plan
-from orchestrator.planner.command_line import (
-    ENGINE_ARGUMENTS,
-    CommandLine,
-    read_arguments,
-    read_command,
-    why_unknown,
-)
+from orchestrator.planner.command_line import PLANNED_ARGUMENTS, CommandLine, read_arguments, read_command
 from orchestrator.planner.notices import notes_of
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.planner.reasons import explain as explain_choice
@@ -46,7 +40,7 @@ _ANY_CLUSTER = "1xH100"
 
 # Engine arguments are not options of this command: they come in among the words, and are read there.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
-EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS)
+EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(f"--{name.replace('_', '-')}" for name in PLANNED_ARGUMENTS)
 
 
 @dataclass(frozen=True)
@@ -155,8 +149,6 @@ def _asked(words: list[str], from_command: str | None) -> Asked:
             raise ConfigError("--from-command names no model: `vllm serve MODEL …`")
         return Asked(command.model, command, True)
     command = read_arguments(words)
-    if command.others:
-        raise ConfigError(why_unknown(next(iter(command.others))))
     if command.model is None:
         raise ConfigError("name a model, for example: plan kimi-k2 --gpus 16xH100")
     return Asked(command.model, command, False)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.catalog.engine_arguments import AUTO_LENGTH
 from orchestrator.catalog.engine_rules import EngineRule, matching_rules
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot
@@ -17,7 +18,6 @@ from orchestrator.errors import ConfigError
 from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.memory.layout import ExpertPlacement
 from orchestrator.plan import Constraints, Objective
-from orchestrator.planner.command_line import AUTO_LENGTH
 from orchestrator.planner.request import DEFAULT_OBJECTIVE, ENGINE, ENGINE_VERSION, FixedDegrees, PlanRequest
 
 # 0.90 leaves room for routing buffers outside the engine's count; a maximum length is always set.

@@ -141,7 +141,7 @@ def test_two_plans_are_compared(run: Runner, tmp_path: Path) -> None:
         (["kimi-k2", "--gpus", "16xH100", "--tensor-paralel-size", "8"], "--tensor-paralel-size"),
         (["kimi-k2", "--gpus", "16xH100", "--tensor-parallel-size", "0"], "--tensor-parallel-size"),
         (["kimi-k2", "--gpus", "16xH100", "--gpu-memory-utilization", "95"], "--gpu-memory-utilization"),
-        (["kimi-k2", "--gpus", "16xH100", "--kv-cache-dtype", "fp7"], "kv_cache_dtype"),
+        (["kimi-k2", "--gpus", "16xH100", "--kv-cache-dtype", "fp7"], "--kv-cache-dtype: 'fp7'"),
         (["kimi-k2", "--gpus", "16xH100", "--max-model-len", "999999999"], "999,999,999"),
         (["kimi-k2", "--from-command", "vllm serve m", "--gpus", "1xH100"], "either a model or"),
         (["--from-command", "rm -rf /", "--gpus", "1xH100"], "vllm serve MODEL"),
