@@ -48,6 +48,8 @@ def first_problem(error: ValidationError) -> str:
         return f"{field}: no such key here"
     message = problem["msg"].removeprefix("Value error, ")
     message = f"{message[0].lower()}{message[1:]}"
+    if problem["type"] == "too_short":
+        return f"{field}: must not be empty"
     if problem["type"] in ("missing", "value_error"):
         return f"{field}: {message}"
     return f"{field}: {message}, not {_short(problem['input'])}"

@@ -121,7 +121,8 @@ def local_model(path: Path) -> ModelSpec:
     """A model from a folder with a `config.json`, or from such a file itself."""
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"{path} is a folder without a config.json")
+        what = "a folder without a config.json" if path.is_dir() else "neither a folder nor a file"
+        raise ConfigError(f"{path} is {what}")
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
     config = _with_scheme_beside(load_document(file), file.with_name("hf_quant_config.json"))
     spec = ModelSpec.from_hf(config, name=name, source=str(file))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast, get_args
 import typer
 import yaml
 
-from orchestrator.catalog.engine_rules import EngineRule, load_rules
+from orchestrator.catalog.engine_rules import EngineRule, check_version, load_rules
 from orchestrator.catalog.entries import CatalogEntry
 from orchestrator.catalog.gpus import GpuTable
 from orchestrator.catalog.models import ModelSpec
@@ -107,6 +107,8 @@ def plan(
     Any vLLM engine argument that bears on memory or layout can be fixed by its own name, for example
     `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
     """
+    if as_json and as_yaml:
+        raise ConfigError("say either --json or --yaml")
     asked = _asked(words or [], from_command)
     known = the_catalog(catalog)
     machines = _machines(Where(cluster, gpus, live, address), which_gpus, known.gpus)
@@ -115,7 +117,7 @@ def plan(
         constraints=_constraints(concurrency, use_gpus, gpu_type, replicas),
         catalog=known,
         rules=load_rules(rules) if rules else (),
-        engine_version=engine_version,
+        engine_version=check_version(engine_version),
     )
     request = _request(asked, machines, options)
     if which_gpus:

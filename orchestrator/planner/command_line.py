@@ -80,6 +80,8 @@ def read_command(text: str) -> CommandLine:
         env[match.group(1)] = match.group(2)
         words = words[1:]
     read = read_words(_after_launcher(words, text), any_value=_MENDED)
+    if "config" in read.others:
+        raise ConfigError("--config names a file of further arguments, which is not read here; write them out")
     for name in read.others:
         if difflib.get_close_matches(name, PLANNED_ARGUMENTS, n=1, cutoff=_NEAR):
             raise ConfigError(unknown_argument(name))

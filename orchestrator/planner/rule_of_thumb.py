@@ -43,6 +43,8 @@ class RuleOfThumb:
     bytes_per_parameter: float
     kv_budget_bytes: int
     available_bytes: int
+    # The share of a GPU that the engine may take, of which the rule knows nothing.
+    utilization: float = 1.0
 
     @property
     def weights_bytes(self) -> int:
@@ -63,8 +65,15 @@ class RuleOfThumb:
         return (
             f"rule of thumb: {self.parameters / GB:,.1f}e9 parameters × {self.bytes_per_parameter:g} {unit} "
             f"× {OVERHEAD_FACTOR}{budget} = {self.total_bytes / GB:,.0f} GB, which {verdict} the nominal "
-            f"{self.available_bytes / GB:,.0f} GB"
+            f"{self.available_bytes / GB:,.0f} GB{self._but()}"
         )
+
+    def _but(self) -> str:
+        """What the rule leaves out where it says yes to more than the engine may take."""
+        if not self.fits or self.total_bytes <= self.utilization * self.available_bytes:
+            return ""
+        share = self.total_bytes / self.available_bytes
+        return f" at {share:.0%} of it, above the {self.utilization:g} that the engine may take"
 
 
 def rule_of_thumb(request: PlanRequest) -> RuleOfThumb:
@@ -75,6 +84,7 @@ def rule_of_thumb(request: PlanRequest) -> RuleOfThumb:
         bytes_per_parameter=BYTES_PER_PARAMETER[quantization.weight_format if quantization else spec.dtype],
         kv_budget_bytes=_kv_budget_bytes(request),
         available_bytes=sum(nominal_bytes(node) * len(node.free_gpus) for node in request.cluster.nodes),
+        utilization=request.engine.gpu_memory_utilization,
     )
 
 

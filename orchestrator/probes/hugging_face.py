@@ -7,16 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.registry import Catalog, local_model, resolve_model
 from orchestrator.errors import ConfigError, UnknownArchitecture, UnknownModel
@@ -62,6 +52,20 @@ def _fetch_if_there(get: Download, hf_id: str, name: str, revision: str | None) 
 
 def _from_hub(hf_id: str, name: str, revision: str | None) -> Path:
     """Download one file into the hub's own cache."""
+    # Half a second of imports, which only a model that nothing else knows is worth.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    # Its retries where there is no network; the error says it in one line.
+    set_verbosity_error()
     try:
         return Path(hf_hub_download(hf_id, name, revision=revision))
     except GatedRepoError:

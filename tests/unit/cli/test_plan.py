@@ -145,6 +145,14 @@ def test_two_plans_are_compared(run: Runner, tmp_path: Path) -> None:
         (["kimi-k2", "--gpus", "16xH100", "--max-model-len", "999999999"], "999,999,999"),
         (["kimi-k2", "--from-command", "vllm serve m", "--gpus", "1xH100"], "either a model or"),
         (["--from-command", "rm -rf /", "--gpus", "1xH100"], "vllm serve MODEL"),
+        (["--from-command", "vllm serve m --config x.yaml", "--gpus", "1xH100"], "--config names a file"),
+        (["--from-command", "vllm serve m --max-model-length 5", "--gpus", "1xH100"], "did you mean --max-model-len"),
+        (["kimi-k2", "--gpus", "0xH100"], "0xH100"),
+        (["kimi-k2", "--gpus", "16xH100", "--engine-version", "newest"], "'newest' is no version"),
+        (["kimi-k2", "--gpus", "16xH100", "--json", "--yaml"], "either --json or --yaml"),
+        (["kimi-k2", "--gpus", "16xH100", "--speculative-config", "[]"], "speculative_config is []"),
+        (["kimi-k2", "--gpus", "16xH100", "--max-num-seqs", "-1"], "--max-num-seqs: '-1'"),
+        (["/dev/null", "--gpus", "16xH100"], "/dev/null is neither a folder nor a file"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_field_and_exit_code_one(
