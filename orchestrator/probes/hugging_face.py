@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,10 +63,9 @@ def _from_hub(hf_id: str, name: str, revision: str | None) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    from huggingface_hub.utils.logging import set_verbosity_error
 
-    # Its retries where there is no network; the error says it in one line.
-    set_verbosity_error()
+    # It tells of every retry where there is no network; the error here is one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(hf_id, name, revision=revision))
     except GatedRepoError:
