@@ -18,7 +18,6 @@ from orchestrator.cli import plan_view
 from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import load_cluster, parse_gpus
-from orchestrator.deploy.cluster import find_cluster
 from orchestrator.errors import ClusterUnavailable, ConfigError, NoFeasiblePlan
 from orchestrator.plan import Constraints, Objective, Plan, verify
 from orchestrator.planner.advice import no_feasible_plan
@@ -33,7 +32,6 @@ from orchestrator.planner.rule_of_thumb import disagreement, rule_of_thumb
 from orchestrator.planner.search import Found, search
 from orchestrator.planner.what_if import what_if
 from orchestrator.probes.hugging_face import find_model
-from orchestrator.probes.ray_cluster import snapshot_from
 
 # What `--what-if` plans for where no cluster is named; its GPUs are not looked at.
 _ANY_CLUSTER = "1xH100"
@@ -173,6 +171,10 @@ def _machines(where: Where, any_will_do: bool, known: GpuTable) -> ClusterSnapsh
 
 def _live_cluster(address: str | None) -> ClusterSnapshot:
     """The Ray that `address` names, else the one that commands find by themselves."""
+    # Only here is a client for Ray needed.
+    from orchestrator.deploy.cluster import find_cluster
+    from orchestrator.probes.ray_cluster import snapshot_from
+
     found = find_cluster(address)
     if found is None:
         raise ClusterUnavailable("no Ray cluster was found; name its dashboard with --address, or use --gpus")

@@ -229,7 +229,7 @@ def test_a_running_ray_cluster_can_be_planned_for(run: Runner, monkeypatch: pyte
         def api(self) -> RayApi:
             return RayApi(self.dashboard_url, None, httpx.MockTransport(answer))
 
-    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: Found())
+    monkeypatch.setattr("orchestrator.deploy.cluster.find_cluster", lambda _address: Found())
     code, out, _ = run("plan", "mixtral-8x7b", "--live", "--json")
     plan = Plan.from_json(out)
     assert code == 0
@@ -238,7 +238,7 @@ def test_a_running_ray_cluster_can_be_planned_for(run: Runner, monkeypatch: pyte
 
 
 def test_no_running_cluster_is_said_with_the_way_out(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: None)
+    monkeypatch.setattr("orchestrator.deploy.cluster.find_cluster", lambda _address: None)
     code, _, err = run("plan", "mixtral-8x7b", "--live")
     assert code == 1
     assert "--address" in err
