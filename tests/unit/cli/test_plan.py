@@ -152,6 +152,7 @@ def test_two_plans_are_compared(run: Runner, tmp_path: Path) -> None:
         (["kimi-k2", "--gpus", "16xH100", "--json", "--yaml"], "either --json or --yaml"),
         (["kimi-k2", "--gpus", "16xH100", "--speculative-config", "[]"], "speculative_config is []"),
         (["kimi-k2", "--gpus", "16xH100", "--max-num-seqs", "-1"], "--max-num-seqs: '-1'"),
+        (["kimi-k2", "--gpus", "16xH100", "--block-size", "17"], "block_size is 17"),
         (["/dev/null", "--gpus", "16xH100"], "/dev/null is neither a folder nor a file"),
     ],
 )
