@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cli.cluster_config import KUBERAY, command_line, kuberay_text, plan_for
+from orchestrator.cli.cluster_config import KUBERAY, command_line, kuberay_text
+from orchestrator.cli.planning import plan_for
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.plan import Plan
 from orchestrator.render.kuberay import KubeTarget

@@ -10,6 +10,8 @@ from typing import Annotated, Any, cast, get_args
 import typer
 import yaml
 
+from orchestrator.catalog.registry import Catalog
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import err, print_json
 from orchestrator.cli.planning import Asked, plan_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
@@ -45,21 +47,23 @@ def cluster_config(
     image: Annotated[str | None, typer.Option(help="kuberay: the image built from the Dockerfile.")] = None,
     model_claim: Annotated[str | None, typer.Option(help="kuberay: a ReadWriteMany claim for models.")] = None,
     name: Annotated[str | None, typer.Option(help="The cluster's name. Default: model and GPUs.")] = None,
+    catalog: Path = CatalogOption,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of printing.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the file's content as JSON.")] = False,
 ) -> None:
-    name, path, cluster = name or default_name(model, gpus), str(output or "FILE"), parse_gpus(gpus)
+    known = the_catalog(catalog)
+    name, path, cluster = name or default_name(model, gpus), str(output or "FILE"), parse_gpus(gpus, known.gpus)
     ours = {"--spot": spot, "--rehearsal": rehearsal, "--host": bool(host)}
     theirs = {"--kind": kind, "--image": image, "--model-claim": model_claim}
     made_by = command_line(model, gpus, provider, {**ours, "--host": False, **theirs})
     if provider == KUBERAY:
         _refuse(ours, "is for files of `ray up`; --provider is kuberay")
         kube = KubeTarget(name, path, made_by, image or "", read_kind(kind), model_claim)
-        text = kuberay_text(plan_for(model, cluster), kube)
+        text = kuberay_text(plan_of(Asked(model), cluster, known), kube)
     else:
         _refuse(theirs, "needs --provider kuberay")
-        target = Target(read_provider(provider), name, path, made_by, tuple(host or ()), spot, rehearsal)
-        text = render_ray_cluster(plan_for(model, cluster), target)
+        target = Target(read_provider(provider), name, path, made_by, tuple(host or ()), spot, rehearsal, known.gpus)
+        text = render_ray_cluster(plan_of(Asked(model), cluster, known), target)
     if as_json:
         documents = list(yaml.safe_load_all(text))
         print_json(documents if provider == KUBERAY else documents[0])
@@ -82,11 +86,6 @@ def _write(output: Path, text: str) -> None:
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror}") from None
     err.print(f"wrote {output}; its first lines say how to go on", highlight=False, markup=False)
-
-
-def plan_for(model: str, cluster: ClusterSnapshot) -> Plan:
-    """The plan that the file is for. Raises `NoFeasiblePlan` where the model does not fit."""
-    return plan_of(Asked(model), cluster)
 
 
 def kuberay_text(plan: Plan, target: KubeTarget) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.planning import Asked, entry_of, plan_of, snapshot_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
@@ -30,10 +30,11 @@ from orchestrator.units import GIB, MIB, format_bytes
 class Serving:
     """The model itself on the cluster that there is: planned where it has GPUs, else as the engine's CPU build runs."""
 
+    known: Catalog
     plan_file: Path | None = None
 
     def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
-        return models.resolve(model, say)
+        return models.resolve(model, say, self.known)
 
     def start_cluster(self, say: Callable[[str], None]) -> Cluster:
         return start_local(say)
@@ -47,24 +48,24 @@ class Serving:
                 f"the GPUs of {live.url} are emulated, and no engine serves {service.model} on them; rehearse with "
                 "--emulate, or name another cluster"
             )
-        plan = self._plan(service, snapshot_of(live))
+        plan = self._plan(service, snapshot_of(live, self.known.gpus))
         arguments = {name: value for name, value in plan.engine.args.items() if name != "model"}
         return Planned(plan, plan, {**service.engine, **arguments}, plan.engine.env)
 
     def _plan(self, service: Service, cluster: ClusterSnapshot) -> Plan:
         if self.plan_file is None:
-            return plan_of(_asked(service), cluster)
+            return plan_of(_asked(service), cluster, self.known)
         plan = load_plan(self.plan_file)
         plan.require_cluster(PlannedCluster.of(cluster))
-        _check_same(service, plan)
+        _check_same(service, plan, self.known)
         return plan
 
     def _check_cpus_will_do(self, service: Service, live: Live) -> None:
         if self.plan_file is not None:
             raise ApplyFailed(f"{self.plan_file} is a plan for GPUs, and {live.url} has none; rehearse with --emulate")
-        if (entry := entry_of(service.model)) is None:
+        if (entry := entry_of(service.model, self.known)) is None:
             return
-        needed = models.weights_bytes(entry)
+        needed = models.weights_bytes(self.known, entry)
         raise ApplyFailed(
             f"{service.model} needs GPUs, and {live.url} has none: its weights alone take {format_bytes(needed)} "
             f"(orchestrator plan {service.model} --what-if shows which GPUs would do); "
@@ -81,9 +82,9 @@ def _plannable(model: str) -> str:
     return models.resolve(model, lambda _line: None).source if model in models.DEMOS else model
 
 
-def _check_same(service: Service, plan: Plan) -> None:
+def _check_same(service: Service, plan: Plan, known: Catalog) -> None:
     """A plan from a file is applied as it is: raise `ConfigError` for what is asked beside it and differs."""
-    if find_model(service.model).name != plan.model.name:
+    if find_model(service.model, known).name != plan.model.name:
         raise ConfigError(f"the plan is for {plan.model.name}, not for {service.model}")
     if plan.parallelism.replicas != service.replicas:
         raise ConfigError(f"the plan has {plan.parallelism.replicas} replicas, not {service.replicas}")
@@ -124,19 +125,20 @@ class Rehearsal:
     gpus: the cluster to emulate where none is addressed, as `--gpus` has it; None: the one the catalogue names.
     """
 
+    known: Catalog
     gpus: str | None = None
     model: str = ""
 
     def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
         stand_in = models.resolve(self._stand_in(model), say)
-        entry = entry_of(model)
+        entry = entry_of(model, self.known)
         aliases = (entry.hf_id, entry.default_checkpoint) if entry else ()
         return replace(stand_in, aliases=tuple(dict.fromkeys(aliases)), engine={}, env={}, weights_bytes=None)
 
     def start_cluster(self, say: Callable[[str], None]) -> Cluster:
         nodes = [
-            EmulatedNode(node.name, node.num_gpus, _ray_name(node.gpu_type))
-            for node in parse_gpus(self.gpus or self._usual_gpus()).nodes
+            EmulatedNode(node.name, node.num_gpus, self.known.gpus.resolve(node.gpu_type).ray_label)
+            for node in parse_gpus(self.gpus or self._usual_gpus(), self.known.gpus).nodes
         ]
         cluster = start_local(say, nodes)
         _wait_for_nodes(cluster, len(nodes), say)
@@ -149,18 +151,19 @@ class Rehearsal:
                 f"the GPUs of {live.url} {kind}: a rehearsal needs an emulated cluster; `orchestrator down` ends the "
                 "Ray that was started here, and the next --emulate starts an emulated one"
             )
-        cluster = snapshot_of(live)
-        plan = plan_of(_asked(service), cluster)
+        cluster = snapshot_of(live, self.known.gpus)
+        plan = plan_of(_asked(service), cluster, self.known)
         kept = {name: value for name, value in service.engine.items() if name not in _ONLY_REAL}
         engine = {**kept, **_degrees(plan), **_SMALL}
-        contents = plan_of(Asked(_plannable(self._stand_in(service.model)), engine, service.replicas), cluster)
+        small = Asked(_plannable(self._stand_in(service.model)), engine, service.replicas)
+        contents = plan_of(small, cluster, self.known)
         _check_memory(plan, live)
         return Planned(plan, contents, engine, {**_ENV, **contents.engine.env})
 
     def _stand_in(self, model: str) -> str:
         if model in models.DEMOS:
             return model
-        architecture = find_model(model).architecture
+        architecture = find_model(model, self.known).architecture
         if architecture not in _STAND_INS:
             raise UnknownModel(
                 f"no small model stands in for {architecture} yet, so {model} cannot be rehearsed; "
@@ -169,7 +172,7 @@ class Rehearsal:
         return _STAND_INS[architecture]
 
     def _usual_gpus(self) -> str:
-        entry = entry_of(self.model)
+        entry = entry_of(self.model, self.known)
         if entry is None or not entry.presets:
             raise ConfigError(f"say which GPUs to emulate for {self.model}, for example --gpus 4xH100")
         return f"{entry.presets[0].num_gpus}x{entry.presets[0].gpu}"
@@ -182,11 +185,6 @@ def _degrees(plan: Plan) -> dict[str, Any]:
         "enable_expert_parallel", "expert_placement_strategy",
     )  # fmt: skip
     return {name: plan.engine.args[name] for name in names if name in plan.engine.args}
-
-
-def _ray_name(gpu_type: str) -> str:
-    gpu = resolve_gpu(gpu_type)
-    return gpu.ray_accelerator_type or gpu.name
 
 
 def _wait_for_nodes(cluster: Cluster, count: int, say: Callable[[str], None], timeout_s: float = 60.0) -> None:

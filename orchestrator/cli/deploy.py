@@ -10,9 +10,11 @@ from typing import Any
 import typer
 import yaml
 
+from orchestrator.catalog.registry import Catalog
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, err, out, print_json, print_phases
-from orchestrator.deploy import engine_args, models, session
+from orchestrator.deploy import models, session
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_service
@@ -20,6 +22,7 @@ from orchestrator.errors import ApplyFailed, ConfigError
 from orchestrator.plan import load_plan
 from orchestrator.store.secrets import ensure_api_key
 
+CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 HELP = """Deploy MODEL and return once a token has come back through the public path.
 
 MODEL is a name (see `orchestrator models`), a folder with a checkpoint, or a Hugging Face id. With no Ray running,
@@ -64,15 +67,17 @@ def deploy(
     ),
     gpus: str = typer.Option(None, help="With --emulate: the cluster to emulate, as 16xH100.", show_default=False),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
+    catalog: Path = CatalogOption,
     address: str = AddressOption,
     as_json: bool = JsonOption,
 ) -> None:
     if plan_file is not None and model is None and file is None:
         model = load_plan(plan_file).model.name
     service = _service(context.args, model, file, name=name, replicas=replicas, auth=auth)
-    course = _course(service, plan_file, emulate, gpus)
+    known = the_catalog(catalog)
+    course = _course(service, known, plan_file, emulate, gpus)
     if dry_run:
-        _print_config(service, as_json)
+        _print_config(service, known, as_json)
         return
     # An operator's SIGTERM undoes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -90,16 +95,18 @@ def deploy(
         _print_outcome(outcome, base_url, service, wait)
 
 
-def _course(service: Service, plan_file: Path | None, emulate: bool, gpus: str | None) -> session.Course:
+def _course(
+    service: Service, known: Catalog, plan_file: Path | None, emulate: bool, gpus: str | None
+) -> session.Course:
     if not emulate:
         if gpus is not None:
             raise ConfigError("--gpus names the cluster to emulate; it goes with --emulate")
-        return Serving(plan_file)
+        return Serving(known, plan_file)
     if plan_file is not None:
         raise ConfigError("--emulate plans by itself; leave out --plan")
     note = f"  REHEARSAL: emulated GPUs, and a small model in place of {service.model}"
     err.print(note, highlight=False, markup=False)
-    return Rehearsal(gpus, service.model)
+    return Rehearsal(known, gpus, service.model)
 
 
 def _service(words: list[str], model: str | None, file: Path | None, **given: Any) -> Service:
@@ -119,9 +126,9 @@ def _service(words: list[str], model: str | None, file: Path | None, **given: An
     return make_service(**fields)
 
 
-def _print_config(service: Service, as_json: bool) -> None:
+def _print_config(service: Service, known: Catalog, as_json: bool) -> None:
     control_url = f"http://{fronts.CONTROL_HOST}:{fronts.CONTROL_PORT}"
-    model = models.resolve(service.model, lambda line: err.print(line))
+    model = models.resolve(service.model, lambda line: err.print(line), known)
     app = session.application_of(service, model, control_url, on_gpus=False)
     config = {"proxy_location": "Disabled", "applications": [app]}
     if as_json:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.entries import CatalogEntry
+from orchestrator.catalog.gpus import GpuTable
 from orchestrator.catalog.models import ModelSpec
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog, load_catalog
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.deploy.session import Live
 from orchestrator.plan import Constraints, Plan
@@ -30,21 +31,22 @@ class Asked:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def snapshot_of(live: Live) -> ClusterSnapshot:
+def snapshot_of(live: Live, known: GpuTable) -> ClusterSnapshot:
     """The live cluster as the planner sees it."""
-    return snapshot_from(live.url, live.agents, live.states, Held(live.held_by_others, live.held_by_itself))
+    held = Held(live.held_by_others, live.held_by_itself)
+    return snapshot_from(live.url, live.agents, live.states, held, known)
 
 
-def entry_of(model: str) -> CatalogEntry | None:
+def entry_of(model: str, known: Catalog) -> CatalogEntry | None:
     """The catalogue's entry of a model that has one."""
-    found = load_catalog().find(model)
+    found = known.find(model)
     return found[0] if found else None
 
 
-def plan_of(asked: Asked, cluster: ClusterSnapshot) -> Plan:
+def plan_of(asked: Asked, cluster: ClusterSnapshot, known: Catalog) -> Plan:
     """The plan. Raises `NoFeasiblePlan` where the model does not fit."""
-    spec: ModelSpec = find_model(asked.model)
-    entry = entry_of(asked.model)
+    spec: ModelSpec = find_model(asked.model, known)
+    entry = entry_of(asked.model, known)
     preset = preset_for(entry, cluster)
     planned_for = {name: value for name, value in asked.engine.items() if name in ENGINE_ARGUMENTS}
     wishes = Wishes(
@@ -57,3 +59,8 @@ def plan_of(asked: Asked, cluster: ClusterSnapshot) -> Plan:
         env={**(preset.env if preset else {}), **asked.env},
     )
     return make_plan(build_request(spec, cluster, wishes))
+
+
+def plan_for(model: str, cluster: ClusterSnapshot) -> Plan:
+    """The plan of a model by the catalogue as it ships, with nothing else said."""
+    return plan_of(Asked(model), cluster, load_catalog())

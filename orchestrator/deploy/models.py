@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import demo
 from orchestrator.catalog.entries import CatalogEntry, Checkpoint
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog, load_catalog
 from orchestrator.deploy.checkpoint import check_checkpoint
 from orchestrator.errors import UnknownModel
 from orchestrator.memory.budget import checkpoint_totals
@@ -59,17 +59,17 @@ DEMOS = {
 }
 
 
-def known_models() -> dict[str, str]:
+def known_models(catalog: Catalog | None = None) -> dict[str, str]:
     """The names that `deploy` takes without a folder or a Hugging Face id, with a line on each."""
     demos = {name: demo.DEMO_MODELS[name].summary for name in sorted(DEMOS)}
     published = {
         entry.name: f"{entry.default_checkpoint} ({entry.checkpoint(entry.default_checkpoint).quantization})"
-        for entry in load_catalog().entries
+        for entry in (catalog or load_catalog()).entries
     }
     return {**demos, **published}
 
 
-def resolve(model: str, say: Callable[[str], None]) -> Deployable:
+def resolve(model: str, say: Callable[[str], None], catalog: Catalog | None = None) -> Deployable:
     """What `model` stands for: a demo (built if need be), a folder, a name of the catalogue, or a Hugging Face id.
 
     Raises `UnknownModel` with near names, or `ConfigError` naming the file that is missing or damaged.
@@ -79,23 +79,24 @@ def resolve(model: str, say: Callable[[str], None]) -> Deployable:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return Deployable(str(folder.resolve()), weights_bytes=check_checkpoint(folder))
-    if (found := load_catalog().find(model)) is not None:
-        return _published(*found)
+    known = catalog or load_catalog()
+    if (found := known.find(model)) is not None:
+        return _published(known, *found)
     if _HF_ID.fullmatch(model) and not model.startswith((".", "~")):
         return Deployable(model, aliases=(model,))
-    near = difflib.get_close_matches(model, known_models(), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(model, known_models(known), n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "`orchestrator models` lists the names."
     raise UnknownModel(f"no model {model!r}; {hint} A folder with config.json, or a Hugging Face id, will do too.")
 
 
-def weights_bytes(entry: CatalogEntry) -> int:
+def weights_bytes(catalog: Catalog, entry: CatalogEntry) -> int:
     """Bytes of the weights of a catalogued model's default checkpoint."""
-    return checkpoint_totals(load_catalog().spec(entry, entry.checkpoint(entry.default_checkpoint))).size_bytes
+    return checkpoint_totals(catalog.spec(entry, entry.checkpoint(entry.default_checkpoint))).size_bytes
 
 
-def _published(entry: CatalogEntry, checkpoint: Checkpoint) -> Deployable:
+def _published(catalog: Catalog, entry: CatalogEntry, checkpoint: Checkpoint) -> Deployable:
     """A model of the catalogue: the engine fetches its default checkpoint; the publisher's id names it too."""
-    spec = load_catalog().spec(entry, checkpoint)
+    spec = catalog.spec(entry, checkpoint)
     aliases = tuple(dict.fromkeys((entry.hf_id, checkpoint.hf_id)))
     return Deployable(checkpoint.hf_id, aliases, checkpoint_totals(spec).size_bytes)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
+from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
 from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.units import MIB
@@ -47,16 +47,22 @@ class Held:
 
 
 def snapshot_from(
-    name: str, agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]], held: Held = Held()
+    name: str,
+    agents: Sequence[Mapping[str, Any]],
+    states: Sequence[Mapping[str, Any]],
+    held: Held = Held(),
+    gpus: GpuTable | None = None,
 ) -> ClusterSnapshot:
     """A snapshot from the dashboard's two views of nodes.
 
     `agents` are the rows of `/nodes?view=summary`: what each node's agent measured. `states` are those of
-    `/api/v0/nodes?detail=true`: resources and labels. Raises `ClusterUnavailable` where no node has a GPU.
+    `/api/v0/nodes?detail=true`: resources and labels. GPUs are looked up in `gpus`, those shipped here by default.
+    Raises `ClusterUnavailable` where no node has a GPU.
     """
+    table = gpus or shipped_gpus()
     measured = {row.get("raylet", {}).get("nodeId"): row.get("gpus") or [] for row in agents}
     alive = sorted((row for row in states if row["state"] == "ALIVE"), key=_name)
-    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []), held)]
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []), held, table)]
     if not seen:
         raise ClusterUnavailable(f"no live node of {name} has a GPU")
     remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
@@ -65,6 +71,7 @@ def snapshot_from(
         nodes=tuple(node.node for node in seen),
         source="live Ray cluster",
         assumptions=tuple(remarks),
+        gpus=table,
     )
 
 
@@ -73,11 +80,13 @@ def _name(row: Mapping[str, Any]) -> str:
     return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
 
 
-def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held) -> Iterator[_Seen]:
+def _node(
+    row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held, table: GpuTable
+) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return
-    spec, memory_bytes, remarks = _measured(gpus) if gpus else _labelled(row)
+    spec, memory_bytes, remarks = _measured(gpus, table) if gpus else _labelled(row, table)
     name = _name(row)
     node = NodeSnapshot(
         name=name,
@@ -95,10 +104,10 @@ def _is_taken(gpu: Mapping[str, Any]) -> bool:
     return bool(gpu["memoryUsed"] > IDLE_SHARE * gpu["memoryTotal"])
 
 
-def _measured(gpus: Sequence[Mapping[str, Any]]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+def _measured(gpus: Sequence[Mapping[str, Any]], table: GpuTable) -> tuple[GpuSpec, int, tuple[str, ...]]:
     """By the GPU's own name and memory; the smallest, should they differ."""
     smallest = min(gpus, key=lambda gpu: (gpu["memoryTotal"], gpu["index"]))
-    spec = resolve_gpu(str(smallest["name"]))
+    spec = table.resolve(str(smallest["name"]))
     driver_bytes = int(smallest["memoryTotal"]) * MIB
     usual_bytes = spec.driver_memory_bytes or driver_bytes
     if abs(driver_bytes - usual_bytes) <= SAME_MEMORY_SHARE * usual_bytes:
@@ -111,7 +120,7 @@ def _measured(gpus: Sequence[Mapping[str, Any]]) -> tuple[GpuSpec, int, tuple[st
     return spec, memory_bytes, (remark,)
 
 
-def _labelled(row: Mapping[str, Any]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+def _labelled(row: Mapping[str, Any], table: GpuTable) -> tuple[GpuSpec, int, tuple[str, ...]]:
     """By Ray's label alone."""
     labels = [key.removeprefix(_ACCELERATOR) for key in row["resources_total"] if key.startswith(_ACCELERATOR)]
     label = labels[0] if labels else (row.get("labels") or {}).get(_LABEL)
@@ -120,6 +129,6 @@ def _labelled(row: Mapping[str, Any]) -> tuple[GpuSpec, int, tuple[str, ...]]:
             f"node {_name(row)} has GPUs, but neither its agent nor a label tells which; start it with "
             """--resources '{"accelerator_type:H100": 1}'"""
         )
-    spec = resolve_gpu(str(label))
+    spec = table.resolve(str(label))
     remark = f"{_name(row)}: no agent saw its GPUs, so {label} is taken at its word"
     return spec, spec.memory_bytes, tuple(text for text in (remark, spec.assumption) if text)

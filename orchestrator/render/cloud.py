@@ -6,7 +6,6 @@ import textwrap
 from collections import Counter
 from typing import Protocol
 
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.plan import Plan
 from orchestrator.render import aws, gcp, node_setup, sections
 from orchestrator.render.machines import Machine, find_machine
@@ -73,7 +72,7 @@ def _name(machine: Machine) -> str:
 
 
 def _node_type(machine: Machine, number: int, node_config: str) -> str:
-    accelerator = resolve_gpu(machine.gpu_type).ray_accelerator_type
+    accelerator = target.gpus.resolve(machine.gpu_type).ray_label
     resources = {"CPU": machine.num_cpus, "GPU": machine.num_gpus, f"accelerator_type:{accelerator}": 1}
     return f"""\
   {_name(machine)}:

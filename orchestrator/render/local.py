@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.plan import Plan, PlannedNode
 from orchestrator.render import node_setup, sections
 from orchestrator.render.target import Target
@@ -86,7 +85,7 @@ def start(plan: Plan, target: Target) -> str:
     emulated = ""
     if target.rehearsal:
         num_gpus = plan.cluster.nodes[0].num_gpus
-        kind = resolve_gpu(plan.cluster.nodes[0].gpu_type).ray_accelerator_type
+        kind = target.gpus.resolve(plan.cluster.nodes[0].gpu_type).ray_label
         # Ranks take a CPU each beside their GPU.
         emulated = (
             f""" --num-cpus={2 * num_gpus} --num-gpus={num_gpus} --resources='{{"accelerator_type:{kind}": 1}}'"""

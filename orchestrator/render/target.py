@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.gpus import GpuTable, shipped_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
 
@@ -22,7 +22,7 @@ class Target:
 
     name: of the cluster; path: of the file, for the commands in its head; hosts: addresses for `local`, placeholders
     where there are none; spot: rent what the cloud may take back; rehearsal: CPUs stand in for the GPUs;
-    made_by: the command that writes the file.
+    made_by: the command that writes the file; gpus: what is known of the GPUs that the plan names.
     """
 
     provider: Provider
@@ -32,6 +32,7 @@ class Target:
     hosts: tuple[str, ...] = ()
     spot: bool = False
     rehearsal: bool = False
+    gpus: GpuTable = field(default_factory=shipped_gpus, repr=False)
 
 
 def check_name(name: str) -> None:
@@ -43,17 +44,17 @@ def check_name(name: str) -> None:
         )
 
 
-def check_gpus(plan: Plan) -> None:
+def check_gpus(plan: Plan, gpus: GpuTable) -> None:
     """Raises `ConfigError` for GPUs that the installed engine does not run on."""
     for kind in sorted({node.gpu_type for node in plan.cluster.nodes}):
-        if resolve_gpu(kind).vendor != "nvidia":
+        if gpus.resolve(kind).vendor != "nvidia":
             raise ConfigError(f"{kind} is not an NVIDIA GPU; cluster files are written for vLLM's CUDA build only")
 
 
 def check_target(plan: Plan, target: Target) -> None:
     """Raises `ConfigError` for what does not go together."""
     check_name(target.name)
-    check_gpus(plan)
+    check_gpus(plan, target.gpus)
     if target.provider == "local":
         _check_hosts(plan, target)
     elif target.hosts or target.rehearsal:

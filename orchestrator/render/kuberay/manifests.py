@@ -14,6 +14,7 @@ from orchestrator.render.kuberay.front import front_deployment, front_service
 from orchestrator.render.kuberay.names import PUBLIC_PORT, Names
 from orchestrator.render.kuberay.network import front_policy, ray_policy
 from orchestrator.render.kuberay.pods import RayPods
+from orchestrator.catalog.gpus import shipped_gpus
 from orchestrator.render.target import check_gpus, check_name
 from orchestrator.render.text import block, comment
 
@@ -55,7 +56,7 @@ def render_kuberay(plan: Plan, target: KubeTarget, applications: Sequence[dict[s
 
 def _check(plan: Plan, target: KubeTarget) -> None:
     check_name(target.name)
-    check_gpus(plan)
+    check_gpus(plan, shipped_gpus())
     if not _PINNED.fullmatch(target.image):
         raise ConfigError(
             f"--image is {target.image!r}; name one you built from the Dockerfile, with a tag that does not move: "

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.planning import Asked, plan_of, snapshot_of
 from orchestrator.deploy import models
@@ -16,6 +17,7 @@ from orchestrator.deploy.session import Live
 from orchestrator.errors import ApplyFailed, ConfigError, NoFeasiblePlan, StalePlan, UnknownModel
 from orchestrator.units import GIB
 
+KNOWN = load_catalog()
 MINI = json.loads((Path(__file__).parent / "kimi-k2-mini.json").read_text())
 
 
@@ -49,14 +51,14 @@ def _mini(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(MINI))
     resolve = models.resolve
 
-    def without_weights(model: str, say: Any) -> models.Deployable:
-        return models.Deployable(str(tmp_path)) if model in models.DEMOS else resolve(model, say)
+    def without_weights(model: str, *more: Any) -> models.Deployable:
+        return models.Deployable(str(tmp_path)) if model in models.DEMOS else resolve(model, *more)
 
     monkeypatch.setattr(models, "resolve", without_weights)
 
 
 def test_on_gpus_the_engine_gets_what_was_planned() -> None:
-    planned = Serving().plan(make_service(model="kimi-k2", engine={"seed": 7}), live(8, 8))
+    planned = Serving(KNOWN).plan(make_service(model="kimi-k2", engine={"seed": 7}), live(8, 8))
     assert planned is not None
     assert planned.plan is planned.contents
     assert planned.plan.parallelism.label() == "TP 8 × PP 2"
@@ -68,29 +70,29 @@ def test_on_gpus_the_engine_gets_what_was_planned() -> None:
 
 def test_gpus_that_another_deployment_holds_are_not_planned_on() -> None:
     service = make_service(model="mixtral-8x7b", engine={"tensor_parallel_size": 2})
-    planned = Serving().plan(service, live(4, others={"10.0.0.0": {0, 1}}))
+    planned = Serving(KNOWN).plan(service, live(4, others={"10.0.0.0": {0, 1}}))
     assert planned is not None
     assert [rank.gpu_index for rank in planned.plan.ranks] == [2, 3]
     with pytest.raises(NoFeasiblePlan):
-        Serving().plan(service, live(2, others={"10.0.0.0": {0, 1}}))
+        Serving(KNOWN).plan(service, live(2, others={"10.0.0.0": {0, 1}}))
 
 
 def test_without_gpus_a_published_model_is_refused_and_the_rehearsal_offered() -> None:
     with pytest.raises(ApplyFailed, match=r"kimi-k2 needs GPUs, .* has none: its weights alone take .* --emulate"):
-        Serving().plan(make_service(model="kimi-k2"), live(0))
-    assert Serving().plan(make_service(model="smol-moe"), live(0)) is None
+        Serving(KNOWN).plan(make_service(model="kimi-k2"), live(0))
+    assert Serving(KNOWN).plan(make_service(model="smol-moe"), live(0)) is None
 
 
 def test_emulated_gpus_serve_nothing_for_real() -> None:
     with pytest.raises(ApplyFailed, match="are emulated, and no engine serves kimi-k2 on them; rehearse"):
-        Serving().plan(make_service(model="kimi-k2"), live(8, 8, emulated=True))
+        Serving(KNOWN).plan(make_service(model="kimi-k2"), live(8, 8, emulated=True))
 
 
 def test_a_plan_from_a_file_is_applied_as_it_is_unless_the_cluster_or_the_wish_has_changed(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    plan = plan_of(Asked("kimi-k2"), snapshot_of(live(8, 8)))
+    plan = plan_of(Asked("kimi-k2"), snapshot_of(live(8, 8), KNOWN.gpus), KNOWN)
     file.write_text(plan.to_json())
-    course = Serving(file)
+    course = Serving(KNOWN, file)
     applied = course.plan(make_service(model="kimi-k2"), live(8, 8))
     assert applied is not None
     assert applied.plan == plan
@@ -108,7 +110,7 @@ def test_a_plan_from_a_file_is_applied_as_it_is_unless_the_cluster_or_the_wish_h
 
 def test_a_rehearsal_runs_the_small_model_by_the_real_models_plan() -> None:
     service = make_service(model="kimi-k2", engine={"kv_cache_dtype": "fp8", "dtype": "float32"})
-    planned = Rehearsal().plan(service, live(8, 8, emulated=True))
+    planned = Rehearsal(KNOWN).plan(service, live(8, 8, emulated=True))
     assert planned is not None
     assert planned.plan.model.name == "kimi-k2"
     assert planned.plan.kv_cache.dtype.startswith("fp8")
@@ -125,20 +127,20 @@ def test_a_rehearsal_runs_the_small_model_by_the_real_models_plan() -> None:
 def test_a_rehearsal_needs_an_emulated_cluster_and_the_memory_for_its_ranks() -> None:
     service = make_service(model="kimi-k2")
     with pytest.raises(ApplyFailed, match="are real: a rehearsal needs an emulated cluster"):
-        Rehearsal().plan(service, live(8, 8))
+        Rehearsal(KNOWN).plan(service, live(8, 8))
     with pytest.raises(ApplyFailed, match="do not exist"):
-        Rehearsal().plan(service, live(0))
+        Rehearsal(KNOWN).plan(service, live(0))
     with pytest.raises(ApplyFailed, match=r"too little memory to rehearse 16 ranks on 10\.0\.0\.9: about 12\.0 GiB"):
-        Rehearsal().plan(service, live(8, 8, emulated=True, free_bytes=4 * GIB))
+        Rehearsal(KNOWN).plan(service, live(8, 8, emulated=True, free_bytes=4 * GIB))
 
 
 def test_only_architectures_with_a_small_model_can_be_rehearsed() -> None:
     with pytest.raises(UnknownModel, match="no small model stands in for GptOssForCausalLM yet"):
-        Rehearsal().resolve("gpt-oss-120b", print)
-    assert Rehearsal().resolve("kimi-k2", print).aliases == ("moonshotai/Kimi-K2-Instruct",)
+        Rehearsal(KNOWN).resolve("gpt-oss-120b", print)
+    assert Rehearsal(KNOWN).resolve("kimi-k2", print).aliases == ("moonshotai/Kimi-K2-Instruct",)
 
 
 def test_the_cluster_to_emulate_is_the_catalogues_unless_it_is_named() -> None:
-    assert Rehearsal(model="kimi-k2")._usual_gpus() == "16xH100"
+    assert Rehearsal(KNOWN, model="kimi-k2")._usual_gpus() == "16xH100"
     with pytest.raises(ConfigError, match=r"say which GPUs to emulate for glm-4\.5"):
-        Rehearsal(model="glm-4.5")._usual_gpus()
+        Rehearsal(KNOWN, model="glm-4.5")._usual_gpus()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.catalog.registry import load_catalog
 from orchestrator.cluster.spec import load_cluster
 from orchestrator.planner.arguments import DEFAULT_MAX_MODEL_LEN, DEFAULT_UTILIZATION
 from orchestrator.planner.fitting import PRODUCTION_FROM, SMOKE_TEST_BELOW
+from orchestrator.units import GIB
 from tests.unit.cli.runner import Runner
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -50,6 +52,14 @@ def test_every_cluster_file_of_the_guide_is_read(number: int, gpus: int, tmp_pat
     path = tmp_path / "cluster.yaml"
     path.write_text(blocks("cluster-files.md", "yaml")[number])
     assert load_cluster(path).num_gpus == gpus
+
+
+def test_the_catalogue_file_of_the_guide_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(blocks("planner.md", "yaml")[0])
+    catalog = load_catalog(path)
+    assert "our-moe" in catalog.names
+    assert catalog.gpus.resolve("NVIDIA H900 300GB").memory_bytes == 290 * GIB
 
 
 def test_the_guide_names_the_limits_that_the_planner_uses() -> None:

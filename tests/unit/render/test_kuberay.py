@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from orchestrator.catalog.gpus import resolve_gpu
-from orchestrator.cli.cluster_config import kuberay_text, plan_for
+from orchestrator.cli.cluster_config import kuberay_text
+from orchestrator.cli.planning import plan_for
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.render.kuberay import KubeTarget

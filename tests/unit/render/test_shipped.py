@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cli.cluster_config import plan_for
+from orchestrator.cli.planning import plan_for
 from orchestrator.cluster.spec import load_cluster, parse_gpus
 from orchestrator.plan import Plan, PlannedCluster
 from scripts.cluster_configs import FOLDER, SHIPPED, Shipped
