@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from orchestrator import __version__
 from orchestrator.errors import OrchestratorError
 
+
 @dataclass(frozen=True)
 class _Listed:
     """A command as `--help` lists it: its first line, and where the rest of it is."""
@@ -31,9 +32,13 @@ class _Listed:
         """The command itself, with its options."""
         module = import_module(f"orchestrator.cli.{self.module}")
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        options = {"help": getattr(module, self.help, None), "epilog": getattr(module, "EPILOG", None)}
-        settings = getattr(module, "CONTEXT_SETTINGS", None)
-        alone.command(name, context_settings=settings, **options)(getattr(module, self.function))
+        command = alone.command(
+            name,
+            help=getattr(module, self.help, None),
+            epilog=getattr(module, "EPILOG", None),
+            context_settings=getattr(module, "CONTEXT_SETTINGS", None),
+        )
+        command(getattr(module, self.function))
         return typer.main.get_command(alone)
 
 
@@ -62,8 +67,14 @@ COMMANDS = {
         "cluster_config",
         "cluster_config",
     ),
-    "cluster-check": _Listed("Check a cluster file before `ray up`: the file itself, Ray's token, the SSH key, the files it copies.", "cluster_check", "cluster_check"),
-    "deploy": _Listed("Deploy MODEL and return once a token has come back through the public path.", "deploy", "deploy"),
+    "cluster-check": _Listed(
+        "Check a cluster file before `ray up`: the file itself, Ray's token, the SSH key, the files it copies.",
+        "cluster_check",
+        "cluster_check",
+    ),
+    "deploy": _Listed(
+        "Deploy MODEL and return once a token has come back through the public path.", "deploy", "deploy"
+    ),
     "status": _Listed(
         "Show the cluster, the front and every deployed model. Exit code 0 also when nothing runs: that is a state.",
         "status",

@@ -10,11 +10,9 @@ from typing import Annotated, Any, cast, get_args
 import typer
 import yaml
 
-from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import err, print_json
 from orchestrator.cli.planning import Asked, plan_of
-from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.deploy import models
 from orchestrator.deploy.service import default_name as service_name

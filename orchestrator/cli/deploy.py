@@ -14,10 +14,10 @@ from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, err, out, print_json, print_phases
-from orchestrator.deploy import models, session
 from orchestrator.deploy import front as fronts
+from orchestrator.deploy import models, session
 from orchestrator.deploy.apply import Outcome
-from orchestrator.deploy.service import Service, make_service, read_service
+from orchestrator.deploy.service import Service, make_service, read_engine_arguments, read_service
 from orchestrator.errors import ApplyFailed, ConfigError
 from orchestrator.plan import load_plan
 from orchestrator.store.secrets import ensure_api_key
@@ -115,7 +115,7 @@ def _service(words: list[str], model: str | None, file: Path | None, **given: An
         if file is None:
             raise ConfigError(f"name the MODEL before engine arguments: orchestrator deploy MODEL {model} …")
         words, model = [model, *words], None
-    engine = engine_args.parse_command_line(words)
+    engine = read_engine_arguments(words)
     if (model is None) == (file is None):
         raise ConfigError("name a MODEL, or a service file with -f (one of the two)")
     fields: dict[str, Any] = read_service(file).model_dump() if file else {"model": model}

@@ -14,7 +14,7 @@ from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.deploy.session import Live
 from orchestrator.plan import Constraints, Plan
 from orchestrator.planner.arguments import Wishes, build_request
-from orchestrator.planner.command_line import ENGINE_ARGUMENTS
+from orchestrator.planner.command_line import PLANNED_ARGUMENTS
 from orchestrator.planner.make_plan import make_plan
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.probes.hugging_face import find_model
@@ -48,14 +48,14 @@ def plan_of(asked: Asked, cluster: ClusterSnapshot, known: Catalog) -> Plan:
     spec: ModelSpec = find_model(asked.model, known)
     entry = entry_of(asked.model, known)
     preset = preset_for(entry, cluster)
-    planned_for = {name: value for name, value in asked.engine.items() if name in ENGINE_ARGUMENTS}
+    planned_for = {name: value for name, value in asked.engine.items() if name in PLANNED_ARGUMENTS}
     wishes = Wishes(
         arguments=planned_for,
         preset=engine_settings(preset) if preset else {},
         preset_source=f"preset for {preset.num_gpus} × {preset.gpu}" if preset else "",
         constraints=Constraints(replicas=asked.replicas),
         needs_remote_code=entry is not None and entry.needs_remote_code,
-        others={name: value for name, value in asked.engine.items() if name not in ENGINE_ARGUMENTS},
+        others={name: value for name, value in asked.engine.items() if name not in PLANNED_ARGUMENTS},
         env={**(preset.env if preset else {}), **asked.env},
     )
     return make_plan(build_request(spec, cluster, wishes))

@@ -80,9 +80,7 @@ def _name(row: Mapping[str, Any]) -> str:
     return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
 
 
-def _node(
-    row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held, table: GpuTable
-) -> Iterator[_Seen]:
+def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held, table: GpuTable) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return

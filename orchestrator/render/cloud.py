@@ -41,7 +41,7 @@ def machines(plan: Plan, target: Target) -> str:
     kinds = "".join(f"      {_name(machine)}: {{gpu_type: {machine.gpu_type}}}\n" for machine in groups)
     several = groups.total() > 1
     types = "".join(
-        _node_type(machine, number, cloud.gpu_machine(machine, target.spot, several))
+        _node_type(machine, number, target, cloud.gpu_machine(machine, target.spot, several))
         for machine, number in groups.items()
     )
     return f"""\
@@ -71,7 +71,7 @@ def _name(machine: Machine) -> str:
     return sections.node_type_name(machine.gpu_type, machine.num_gpus)
 
 
-def _node_type(machine: Machine, number: int, node_config: str) -> str:
+def _node_type(machine: Machine, number: int, target: Target, node_config: str) -> str:
     accelerator = target.gpus.resolve(machine.gpu_type).ray_label
     resources = {"CPU": machine.num_cpus, "GPU": machine.num_gpus, f"accelerator_type:{accelerator}": 1}
     return f"""\

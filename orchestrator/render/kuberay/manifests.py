@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.catalog.gpus import shipped_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
 from orchestrator.render import node_setup, sections
@@ -14,7 +15,6 @@ from orchestrator.render.kuberay.front import front_deployment, front_service
 from orchestrator.render.kuberay.names import PUBLIC_PORT, Names
 from orchestrator.render.kuberay.network import front_policy, ray_policy
 from orchestrator.render.kuberay.pods import RayPods
-from orchestrator.catalog.gpus import shipped_gpus
 from orchestrator.render.target import check_gpus, check_name
 from orchestrator.render.text import block, comment
 
