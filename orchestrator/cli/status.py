@@ -9,7 +9,7 @@ from rich.table import Table
 from orchestrator.cli.output import AddressOption, JsonOption, out, print_json
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
-from orchestrator.deploy.placing import rank_rows
+from orchestrator.deploy.placing import rank_rows, waits_for
 from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.deploy.serve_config import failure
 from orchestrator.deploy.session import connected
@@ -39,10 +39,11 @@ def collect(address: str | None) -> dict[str, Any]:
         return document
     try:
         api = connected(address)
+        nodes = api.nodes()
         document["ray"] = {
             "dashboard_url": api.url,
             "version": api.version(),
-            "nodes": [n.describe() for n in api.nodes()],
+            "nodes": [node.describe() for node in nodes],
         }
         applications = api.serve_details()["applications"]
     except ClusterUnavailable as error:
@@ -52,7 +53,9 @@ def collect(address: str | None) -> dict[str, Any]:
     applications.pop(INGRESS_NAME, None)
     document["models"] = [_model(name, app, live.get(name, [])) for name, app in sorted(applications.items())]
     for row in document["models"]:
-        row["trouble"] = _trouble(front, row) or None
+        args = (applications[row["name"]].get("deployed_app_config") or {}).get("args", {})
+        causes = (_trouble(front, row), "" if row["replicas_serving"] else waits_for(args, nodes))
+        row["trouble"] = "; ".join(cause for cause in causes if cause) or None
     return document
 
 

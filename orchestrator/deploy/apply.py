@@ -12,6 +12,7 @@ from orchestrator.deploy import preflight
 from orchestrator.deploy.clock import Clock
 from orchestrator.deploy.diff import Change, differences
 from orchestrator.deploy.front import FrontControl
+from orchestrator.deploy.placing import waits_for
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
 from orchestrator.deploy.remove import wait_until_gone
@@ -33,6 +34,8 @@ from orchestrator.units import format_seconds
 POLL_S = 0.5
 # How long Ray Serve may take to notice what the engine has already told.
 SETTLE_S = 30.0
+# A placement that takes longer than this is explained.
+WAITING_S = 10.0
 
 
 class View(Protocol):
@@ -136,6 +139,7 @@ class Deployer:
                 followed = followed or event["replica"]
                 if event["replica"] == followed:
                     self._take(event, skew_s, facts)
+            self._explain_waiting(app, started_s + skew_s)
             if self._settled(name, replicas, started_s + skew_s):
                 self._phase("first token")
                 return facts
@@ -152,6 +156,16 @@ class Deployer:
         self._phase(phase, float(event["at_s"]) + skew_s)
         if event["kind"] == "ready":
             facts.update(event["detail"])
+
+    def _explain_waiting(self, app: Mapping[str, Any], started_s: float) -> None:
+        """Say what a placement that takes long waits for."""
+        waited_s = self.clock.now_s() - started_s
+        if self.timeline.current != "placement" or waited_s < WAITING_S:
+            return
+        bundles = app["args"]["llm_config"]["placement_group_config"]["bundles"]
+        each = " and ".join(f"{amount:g} {resource}" for resource, amount in bundles[0].items())
+        why = waits_for(app["args"], self.api.nodes()) or f"Ray looks for {len(bundles)} places of {each} each"
+        self.view.say(f"{why} ({waited_s:.0f} s)")
 
     def _settled(self, name: str, replicas: int, started_s: float) -> bool:
         """Whether Serve runs what was put, and as many replicas announce themselves."""

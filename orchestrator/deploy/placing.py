@@ -50,6 +50,17 @@ def _selector(node: RayNode) -> dict[str, str]:
     return {HOST_LABEL: host} if host else {_NODE_ID_LABEL: node.node_id}
 
 
+def waits_for(args: Mapping[str, Any], nodes: Sequence[RayNode]) -> str:
+    """Why an application's ranks have no place, as far as its plan tells; empty where every planned node is there."""
+    there = [{**node.labels, _NODE_ID_LABEL: node.node_id} for node in nodes]
+    ranks = sorted((args.get("plan") or {}).get("ranks", []), key=lambda rank: (rank["replica"], rank["rank"]))
+    chosen = [selector for replica in args.get("selectors") or [] for selector in replica]
+    for rank, selector in zip(ranks, chosen, strict=False):
+        if not any(selector.items() <= labels.items() for labels in there):
+            return f"rank {rank['rank']} waits for {rank['node']}, which is no live node"
+    return ""
+
+
 def rank_order(num_ranks: int) -> dict[str, str]:
     """The environment that has vLLM's Ray executor give rank i bundle i.
 

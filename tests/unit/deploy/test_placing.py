@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.deploy.placing import Planned, gpus_held, rank_order, rank_rows, selectors
+from orchestrator.deploy.placing import Planned, gpus_held, rank_order, rank_rows, selectors, waits_for
 from orchestrator.deploy.ray_api import RayNode
 from orchestrator.deploy.render import Placement, Rendering, render_application
 from orchestrator.deploy.serve_config import comparable
@@ -48,6 +48,14 @@ def test_a_node_is_known_by_its_own_label_which_it_keeps_when_it_comes_back() ->
 def test_a_plan_with_ranks_on_a_node_that_is_gone_is_stale() -> None:
     with pytest.raises(StalePlan, match="ranks on a, which is no live node"):
         selectors(plan(), [node("b", "id-b")])
+
+
+def test_a_rank_whose_node_is_gone_is_what_an_application_waits_for() -> None:
+    args = application(two_replicas())["args"]
+    there = [node("a", "id-a"), node("b", "id-b")]
+    assert waits_for(args, there) == ""
+    assert waits_for(args, there[:1]) == "rank 0 waits for b, which is no live node"
+    assert waits_for({}, []) == ""
 
 
 def test_rank_i_takes_bundle_i() -> None:
