@@ -40,9 +40,10 @@ DEEP_GEMM = """\
 """
 
 ON_PATH = """\
-# `ray` and `orchestrator` for shells on this host; `ray down` and `ray exec` need it too.
+# `ray` and `orchestrator` for shells on this host, `ray exec` and `ray down` included; with Ray's token, or the
+# cluster does not answer them.
 grep -qs moe-orchestrator/.venv ~/.bashrc ||
-  echo 'export PATH="$HOME/moe-orchestrator/.venv/bin:$PATH"' >> ~/.bashrc
+  echo 'export RAY_AUTH_MODE=token PATH="$HOME/moe-orchestrator/.venv/bin:$PATH"' >> ~/.bashrc
 """
 
 GCP_LOCAL_SSDS = """\

@@ -218,7 +218,7 @@ def _local_start(plan: Plan, target: Target) -> str:
 # Ray's autoscaler v2 never starts the workers of a `local` provider (ray-project/ray issues 57153, 59905).
 export RAY_enable_autoscaler_v2=0
 """
-    return _start(autoscaler, emulated, store)
+    return _start(autoscaler, emulated, store, {"orchestrator/emulated": "true"} if target.rehearsal else {})
 
 
 # --- machines of a cloud -------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def _cloud_setup(plan: Plan, target: Target) -> str:
 
 
 def _cloud_start() -> str:
-    return _start("", "", _OBJECT_STORE_BYTES)
+    return _start("", "", _OBJECT_STORE_BYTES, {})
 
 
 # --- what both have --------------------------------------------------------------------------------------------
@@ -382,10 +382,11 @@ def _setup(everywhere: list[str], head: list[str], workers: list[str]) -> str:
     )
 
 
-def _start(before: str, further: str, object_store_bytes: int) -> str:
+def _start(before: str, further: str, object_store_bytes: int, labels: dict[str, str]) -> str:
     """`ray start` on the head and on the workers. Nothing but SSH is meant to be reached from outside."""
+    words = ",".join(f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **labels}.items())
     common = f"""--node-ip-address="$VLLM_HOST_IP"{further} \\
-  --labels="orchestrator/host=$VLLM_HOST_IP" --object-store-memory={object_store_bytes} --disable-usage-stats
+  --labels="{words}" --object-store-memory={object_store_bytes} --disable-usage-stats
 """
     head = f"""\
 . ~/moe-orchestrator/node-env.sh || exit 1
