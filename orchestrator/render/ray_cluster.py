@@ -217,8 +217,11 @@ def _local_start(plan: Plan, target: Target) -> str:
     autoscaler = """\
 # Ray's autoscaler v2 never starts the workers of a `local` provider (ray-project/ray issues 57153, 59905).
 export RAY_enable_autoscaler_v2=0
+# A host that is gone is waited for a year (seconds); Ray gives up after 15 minutes, and then for good.
+export AUTOSCALER_NODE_START_WAIT_S=31536000
 """
-    return _start(autoscaler, emulated, store, {"orchestrator/emulated": "true"} if target.rehearsal else {})
+    labels = {"orchestrator/emulated": "true"} if target.rehearsal else {}
+    return _start(autoscaler, emulated, store, labels, tries=3)
 
 
 # --- machines of a cloud -------------------------------------------------------------------------------------
@@ -343,7 +346,7 @@ def _cloud_setup(plan: Plan, target: Target) -> str:
 
 
 def _cloud_start() -> str:
-    return _start("", "", _OBJECT_STORE_BYTES, {})
+    return _start("", "", _OBJECT_STORE_BYTES)
 
 
 # --- what both have --------------------------------------------------------------------------------------------
@@ -382,19 +385,23 @@ def _setup(everywhere: list[str], head: list[str], workers: list[str]) -> str:
     )
 
 
-def _start(before: str, further: str, object_store_bytes: int, labels: dict[str, str]) -> str:
-    """`ray start` on the head and on the workers. Nothing but SSH is meant to be reached from outside."""
-    words = ",".join(f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **labels}.items())
+def _start(
+    before: str, further: str, object_store_bytes: int, labels: dict[str, str] | None = None, tries: int = 1
+) -> str:
+    """`ray start` on the head and on the workers. Nothing but SSH is meant to be reached from outside.
+
+    before: for the head alone; further: options of every node; tries: how often a node may fail to start.
+    """
+    words = ",".join(f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **(labels or {})}.items())
     common = f"""--node-ip-address="$VLLM_HOST_IP"{further} \\
   --labels="{words}" --object-store-memory={object_store_bytes} --disable-usage-stats
 """
     head = f"""\
-. ~/moe-orchestrator/node-env.sh || exit 1
-{before}ray start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml \\
+ray start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml \\
   {common}"""
     worker = f"""\
-. ~/moe-orchestrator/node-env.sh || exit 1
 ray start --address="$RAY_HEAD_IP:6379" {common}"""
-    return commands("head_start_ray_commands", ["ray stop\n", head]) + commands(
-        "worker_start_ray_commands", ["ray stop\n", worker]
-    )
+    environment = ". ~/moe-orchestrator/node-env.sh || exit 1\n"
+    return commands(
+        "head_start_ray_commands", ["ray stop\n", environment + before + node_setup.repeated(head, tries)]
+    ) + commands("worker_start_ray_commands", ["ray stop\n", environment + node_setup.repeated(worker, tries)])

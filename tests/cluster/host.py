@@ -117,7 +117,10 @@ class Host:
 
     def _plug_in(self) -> None:
         switch = ("nsenter", "--net", f"--target={self.switch}")
-        sh(*switch, "ip", "link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", str(self.first))
+        # A machine keeps its network card: with another one, its neighbours would talk to the old one for a while.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+        end = ("peer", "name", "eth0", "address", card, "netns", str(self.first))
+        sh(*switch, "ip", "link", "add", self.name, "type", "veth", *end)
         sh(*switch, "ip", "link", "set", self.name, "master", "bridge", "up")
         inside = ("nsenter", "--net", f"--target={self.first}")
         sh(*inside, "ip", "link", "set", "lo", "up")
@@ -160,8 +163,8 @@ class Host:
     def _filter(self) -> None:
         ports = ", ".join(map(str, sorted(self._blocked)))
         rule = f'iifname "eth0" tcp dport {{ {ports} }} drop' if ports else ""
-        rules = f"add table inet bed\ndelete table inet bed\ntable inet bed {{ chain input {{\n\
-            type filter hook input priority 0; policy accept; {rule}\n}} }}\n"
+        chain = f"chain input {{\ntype filter hook input priority 0; policy accept;\n{rule}\n}}"
+        rules = f"add table inet bed\ndelete table inet bed\ntable inet bed {{\n{chain}\n}}\n"
         subprocess.run(
             ["nsenter", "--net", f"--target={self.first}", "nft", "--file", "-"],
             input=rules, text=True, capture_output=True, check=True, timeout=30,

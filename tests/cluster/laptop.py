@@ -49,7 +49,17 @@ class Laptop:
     def run(self, *command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """In the project's folder, stdout and stderr as one. Raises `TimeoutExpired`, everything started being ended."""
         visible = dict.fromkeys(str(path) for path in (ROOT, self.folder, sys.prefix, sys.base_prefix))
-        own = ("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", "--pid", "--mount", "--mount-proc")
+        own = (
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--fork",
+            "--kill-child",
+            "--pid",
+            "--mount",
+            "--mount-proc",
+        )
         return subprocess.run(
             [*own, "bash", str(_SCRIPT), str(self.folder), *visible, "--", *command],
             cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
