@@ -392,7 +392,9 @@ def _start(
 
     before: for the head alone; further: options of every node; tries: how often a node may fail to start.
     """
-    words = ",".join(f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **(labels or {})}.items())
+    words = ",".join(
+        f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **(labels or {})}.items()
+    )
     common = f"""--node-ip-address="$VLLM_HOST_IP"{further} \\
   --labels="{words}" --object-store-memory={object_store_bytes} --disable-usage-stats
 """

@@ -46,8 +46,8 @@ class Laptop:
         done = self.run("bash", "-c", "ray get-auth-token --generate && chmod 600 ~/.ray/auth_token")
         assert done.returncode == 0, done.stderr
 
-    def run(self, *command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """In the project's folder, stdout and stderr as one. Raises `TimeoutExpired`, everything started being ended."""
+    def run(self, *command: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        """In the project's folder; stdout and stderr as one. Raises `TimeoutExpired`, having ended everything."""
         visible = dict.fromkeys(str(path) for path in (ROOT, self.folder, sys.prefix, sys.base_prefix))
         own = (
             "setpriv",

@@ -41,7 +41,7 @@ class RayCluster:
         """A line of progress, past pytest's capture."""
         print(f"  [{time.monotonic() - self._started:5.1f} s] {text}", file=sys.__stderr__, flush=True)
 
-    def ray(self, command: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def ray(self, command: str, *words: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """`ray COMMAND FILE …` on the laptop."""
         begun = time.monotonic()
         done = self.laptop.run("ray", command, *words, str(self.file), timeout_s=timeout_s)
