@@ -27,6 +27,10 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 # Ray's objects are small here: weights go from disk to GPU, tokens over sockets.
 _OBJECT_STORE_BYTES = 8 * 1024**3
 _REHEARSAL_OBJECT_STORE_BYTES = 256 * 1024**2
+_HEALTH_CHECKS = """\
+# A node that falls silent is given up after 3 health checks of 1 + 2 s. Ray's own limits add up to 65 s.
+export RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
+"""
 _SOURCE = ("pyproject.toml", "README.md", "orchestrator", "deployments")
 # Facts about vLLM's CPU platform: it finds no NUMA nodes on small machines, and answers wrongly in eager mode.
 _REHEARSAL_ENV = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_CI_ENV": "1", "OMP_NUM_THREADS": "1"}
@@ -404,6 +408,8 @@ ray start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/r
     worker = f"""\
 ray start --address="$RAY_HEAD_IP:6379" {common}"""
     environment = ". ~/moe-orchestrator/node-env.sh || exit 1\n"
-    return commands(
-        "head_start_ray_commands", ["ray stop\n", environment + before + node_setup.repeated(head, tries)]
-    ) + commands("worker_start_ray_commands", ["ray stop\n", environment + node_setup.repeated(worker, tries)])
+    starts = {
+        "head_start_ray_commands": environment + _HEALTH_CHECKS + before + node_setup.repeated(head, tries),
+        "worker_start_ray_commands": environment + node_setup.repeated(worker, tries),
+    }
+    return "".join(commands(key, ["ray stop\n", start]) for key, start in starts.items())

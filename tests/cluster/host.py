@@ -21,6 +21,8 @@ import psutil
 MARK = "moe-hosts"  # in the arguments of every process that holds a namespace of the bed
 USER = "ubuntu"
 HOME = Path("/srv/ubuntu")
+# New namespaces whose processes die with the thread that made them.
+UNSHARE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child")
 ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("host.sh")
 # What a host must see even where it lies below one of the folders that it has of its own.
@@ -51,9 +53,7 @@ def sh(*command: str) -> str:
 
 def holder(*command: str) -> subprocess.Popen[bytes]:
     """`unshare …`, which ends with the thread that calls this, however that ends, and takes its namespaces along."""
-    return subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", *command], stdin=subprocess.DEVNULL
-    )
+    return subprocess.Popen([*UNSHARE, *command], stdin=subprocess.DEVNULL)
 
 
 def first_process(unshare: subprocess.Popen[bytes]) -> int:

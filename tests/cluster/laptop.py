@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster.host import MARK, ROOT, sh
+from tests.cluster.host import MARK, ROOT, UNSHARE, sh
 
 _SCRIPT = Path(__file__).with_name("laptop.sh")
 
@@ -49,17 +49,7 @@ class Laptop:
     def run(self, *command: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """In the project's folder; stdout and stderr as one. Raises `TimeoutExpired`, having ended everything."""
         visible = dict.fromkeys(str(path) for path in (ROOT, self.folder, sys.prefix, sys.base_prefix))
-        own = (
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "unshare",
-            "--fork",
-            "--kill-child",
-            "--pid",
-            "--mount",
-            "--mount-proc",
-        )
+        own = (*UNSHARE, "--pid", "--mount", "--mount-proc")
         return subprocess.run(
             [*own, "bash", str(_SCRIPT), str(self.folder), *visible, "--", *command],
             cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

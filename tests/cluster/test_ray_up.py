@@ -20,8 +20,8 @@ RAY = r"raylet|gcs_server|[r]ay::|site-packages/ray/"
 # A worker joins after the head has looked for it (every 5 s), reached it over SSH and run the file's commands there,
 # which takes 20 s on an idle machine, and one failed start more on a busy one.
 JOIN_S = 180
-# Ray counts a node as gone after 5 health checks, 3 s apart, that go unanswered for up to 10 s.
-GONE_S = 60
+# The file asks for 3 health checks that go unanswered for 2 s, 1 s apart; a second more for a busy head.
+GONE_S = 10
 
 
 @pytest.fixture(scope="module")
