@@ -26,6 +26,8 @@ GONE_S = 10
 REPORT_S = 30
 # After so long the autoscaler takes care of a worker that is gone. (It goes on counting the worker's GPUs.)
 HEARTBEAT_S = 30
+# A raylet looks for its head for 60 s, then ends itself and what it has started.
+ORPHAN_S = 90
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,7 @@ def test_the_file_is_the_shipped_one_but_for_the_rehearsal(cluster: RayCluster) 
         "head_ip", "worker_ips"
     }  # fmt: skip
     assert set(variant["file_mounts"]) - set(shipped["file_mounts"]) == {"~/moe-orchestrator/scripts"}
+    assert "--num-cpus=4 --num-gpus=2 " in cluster_file(("10.0.0.1", "10.0.0.2"), cluster.laptop.key, 2)
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         rehearsed = variant[key][-1]
         for words in (
@@ -133,6 +136,7 @@ def test_a_host_that_loses_power_is_missed_and_comes_back_by_itself(cluster: Ray
     assert cluster.nodes()[worker.address]["labels"]["orchestrator/host"] == worker.address
 
 
+@pytest.mark.full
 def test_a_second_ray_up_ends_with_the_same_cluster(cluster: RayCluster) -> None:
     """It restarts Ray on the hosts, as Ray says before it asks; what it must not do is lose one."""
     session = cluster.session()
@@ -151,6 +155,8 @@ def test_ray_up_without_restart_leaves_ray_alone(cluster: RayCluster) -> None:
 
 
 def test_ray_down_leaves_no_ray_process(cluster: RayCluster) -> None:
+    """`ray down` stops Ray on the head, and a worker without a head ends itself."""
     assert ray_processes(cluster)
     cluster.down()
-    cluster.wait("no Ray process is left", lambda: not ray_processes(cluster), 30)
+    cluster.wait("no Ray process is left on the head", lambda: not cluster.head.pids(RAY), 10)
+    cluster.wait("nor on the other host", lambda: not ray_processes(cluster), ORPHAN_S)
