@@ -94,5 +94,8 @@ def start(plan: Plan, target: Target) -> str:
     autoscaler = """\
 # Ray's autoscaler v2 never starts the workers of a `local` provider (ray-project/ray issues 57153, 59905).
 export RAY_enable_autoscaler_v2=0
+# A host that is gone is waited for a year (seconds); Ray gives up after 15 minutes, and then for good.
+export AUTOSCALER_NODE_START_WAIT_S=31536000
 """
-    return sections.start(autoscaler, emulated, store)
+    labels = {"orchestrator/emulated": "true"} if target.rehearsal else {}
+    return sections.start(autoscaler, emulated, store, labels, tries=3)

@@ -6,6 +6,8 @@ written down on the host: `node-env.sh` holds the environment of everything that
 
 from __future__ import annotations
 
+import textwrap
+
 from orchestrator.units import format_bytes
 
 RAY_VERSION = "2.60.0"
@@ -38,9 +40,10 @@ DEEP_GEMM = """\
 """
 
 ON_PATH = """\
-# `ray` and `orchestrator` for shells on this host; `ray down` and `ray exec` need it too.
+# `ray` and `orchestrator` for shells on this host, `ray exec` and `ray down` included; with Ray's token, or the
+# cluster does not answer them.
 grep -qs moe-orchestrator/.venv ~/.bashrc ||
-  echo 'export PATH="$HOME/moe-orchestrator/.venv/bin:$PATH"' >> ~/.bashrc
+  echo 'export RAY_AUTH_MODE=token PATH="$HOME/moe-orchestrator/.venv/bin:$PATH"' >> ~/.bashrc
 """
 
 GCP_LOCAL_SSDS = """\
@@ -111,3 +114,21 @@ ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 ulimit -l unlimited 2>/dev/null || true
 END
 """.replace("\n\nulimit", "\nulimit")
+
+
+def repeated(start: str, tries: int) -> str:
+    """`ray start`, tried again when it fails: a busy host overruns Ray's limits of 15 and 30 s.
+
+    For hosts reached over SSH, where Ray's autoscaler never comes back to a worker that has failed once.
+    """
+    if tries == 1:
+        return start
+    body = textwrap.indent(start.rstrip(), "  ")
+    return f"""\
+# A busy host overruns Ray's own time limits, and Ray never comes back to a worker that has failed once.
+for _ in $(seq {tries}); do
+{body} && exit 0
+  ray stop --force
+done
+exit 1
+"""

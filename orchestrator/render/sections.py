@@ -11,6 +11,10 @@ from orchestrator.render.text import commands
 
 # Ray's objects are small here: weights go from disk to GPU, tokens over sockets.
 OBJECT_STORE_BYTES = 8 * 1024**3
+_HEALTH_CHECKS = """\
+# A node that falls silent is given up after 3 health checks of 1 + 2 s. Ray's own limits add up to 65 s.
+export RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
+"""
 _SOURCE = ("pyproject.toml", "README.md", "orchestrator", "deployments")
 
 
@@ -63,18 +67,27 @@ def setup(everywhere: list[str], head: list[str], workers: list[str]) -> str:
     )
 
 
-def start(before: str, further: str, object_store_bytes: int) -> str:
-    """`ray start` on the head and on the workers. Nothing but SSH is meant to be reached from outside."""
+def start(
+    before: str, further: str, object_store_bytes: int, labels: dict[str, str] | None = None, tries: int = 1
+) -> str:
+    """`ray start` on the head and on the workers. Nothing but SSH is meant to be reached from outside.
+
+    before: for the head alone; further: options of every node; tries: how often a node may fail to start.
+    """
+    words = ",".join(
+        f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **(labels or {})}.items()
+    )
     common = f"""--node-ip-address="$VLLM_HOST_IP"{further} \\
-  --labels="orchestrator/host=$VLLM_HOST_IP" --object-store-memory={object_store_bytes} --disable-usage-stats
+  --labels="{words}" --object-store-memory={object_store_bytes} --disable-usage-stats
 """
     head = f"""\
-. ~/moe-orchestrator/node-env.sh || exit 1
-{before}ray start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml \\
+ray start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml \\
   {common}"""
     worker = f"""\
-. ~/moe-orchestrator/node-env.sh || exit 1
 ray start --address="$RAY_HEAD_IP:6379" {common}"""
-    return commands("head_start_ray_commands", ["ray stop\n", head]) + commands(
-        "worker_start_ray_commands", ["ray stop\n", worker]
-    )
+    environment = ". ~/moe-orchestrator/node-env.sh || exit 1\n"
+    starts = {
+        "head_start_ray_commands": environment + _HEALTH_CHECKS + before + node_setup.repeated(head, tries),
+        "worker_start_ray_commands": environment + node_setup.repeated(worker, tries),
+    }
+    return "".join(commands(key, ["ray stop\n", start]) for key, start in starts.items())

@@ -90,3 +90,26 @@ def test_the_autoscaler_that_starts_ssh_workers_is_chosen_by_the_file_itself(shi
     """One plain `ray up` is enough: Ray's default, v2, never starts the workers of a local provider."""
     chosen = "export RAY_enable_autoscaler_v2=0" in "".join(document(shipped)["head_start_ray_commands"])
     assert chosen == (shipped.provider == "local")
+
+
+@every_file
+def test_only_a_rehearsal_says_that_its_nodes_are_emulated(shipped: Shipped) -> None:
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert ("orchestrator/emulated=true" in document(shipped)[key][-1]) == shipped.rehearsal
+
+
+@every_file
+def test_a_silent_node_is_given_up_within_ten_seconds(shipped: Shipped) -> None:
+    start = document(shipped)["head_start_ray_commands"][-1]
+    period, timeout, failures = (
+        int(start.partition(f"RAY_health_check_{name}=")[2].split()[0])
+        for name in ("period_ms", "timeout_ms", "failure_threshold")
+    )
+    assert (period + timeout) * failures < 10_000
+
+
+@every_file
+def test_a_host_reached_over_ssh_may_fail_to_start_before_it_starts(shipped: Shipped) -> None:
+    """Ray's autoscaler never comes back to such a worker; a cloud's machine is replaced instead."""
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert ("for _ in" in document(shipped)[key][-1]) == (shipped.provider == "local")

@@ -1,0 +1,31 @@
+"""cluster-configs/kimi-16xh100.yaml for hosts of the test bed: other addresses, and CPUs in place of the GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.cli.cluster_config import plan_for
+from orchestrator.cluster.spec import parse_gpus
+from orchestrator.render.ray_cluster import render_ray_cluster
+from orchestrator.render.target import Target
+
+SHIPPED = "kimi-16xh100"
+_GPUS = 8
+
+
+def cluster_file(addresses: tuple[str, str], key: Path, num_gpus: int = _GPUS) -> str:
+    """What `cluster-config kimi-k2 --gpus 16xH100 --provider local --rehearsal --host … --host …` writes.
+
+    key: to come in with; SSH itself reads `~` by the user database, which knows nothing of a test's home.
+    num_gpus: how many emulated GPUs a host has; fewer than 8 where a test has no time for 16 ranks.
+    """
+    target = Target("local", SHIPPED, "FILE", made_by="the tests", hosts=addresses, rehearsal=True)
+    text = render_ray_cluster(plan_for("kimi-k2", parse_gpus("16xH100")), target)
+    for shipped, ours, times in (
+        ("ssh_private_key: ~/.ssh/id_ed25519\n", f"ssh_private_key: {key}\n", 1),
+        (f"--num-cpus={2 * _GPUS} --num-gpus={_GPUS} ", f"--num-cpus={2 * num_gpus} --num-gpus={num_gpus} ", 2),
+        (f"    num_gpus: {_GPUS}\n", f"    num_gpus: {num_gpus}\n", 1),
+    ):
+        assert text.count(shipped) == times, (shipped, text)
+        text = text.replace(shipped, ours)
+    return text
