@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.cli.cluster_config import plan_for
+from orchestrator.cli.planning import plan_for
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.render.ray_cluster import render_ray_cluster
 from orchestrator.render.target import Target
