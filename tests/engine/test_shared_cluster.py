@@ -1,0 +1,56 @@
+"""Models, replicas and uneven nodes: who sits where is planned, and no GPU is held twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.engine.harness import Cli
+
+pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(1200)]
+
+MODEL = "kimi-k2-mini"
+
+
+def _seats(cli: Cli, name: str) -> list[tuple[str, int]]:
+    """Node and GPU of every rank of a model, as its ranks themselves told."""
+    (row,) = [row for row in cli.json("status")["models"] if row["name"] == name]
+    assert all(rank["weights_bytes_measured"] for rank in row["ranks"])
+    return [(rank["node"], rank["gpu_index"]) for rank in row["ranks"]]
+
+
+def _ask(cli: Cli, model: str) -> Any:
+    return cli.client().completions.create(model=model, prompt="Hello", max_tokens=2, temperature=0)
+
+
+def test_replicas_and_models_share_a_cluster_and_what_does_not_fit_is_refused_before_it_starts(apart: Cli) -> None:
+    emulated = ("--emulate", "--gpus", "2+2xH100", "--tensor-parallel-size", "1")
+    assert apart.deploy(MODEL, "--replicas", "2", *emulated)["action"] == "deployed"
+    assert apart.deploy("smol-moe", *emulated)["action"] == "deployed"
+    seats = [*_seats(apart, MODEL), *_seats(apart, "smol-moe")]
+    assert len(seats) == 3
+    assert max(Counter(seats).values()) == 1
+    for model in (MODEL, "smol-moe"):
+        assert _ask(apart, model).usage.completion_tokens == 2
+    line = apart.refused(
+        "deploy", MODEL, "--name", "third", "--emulate", "--tensor-parallel-size", "2", "--port", str(apart.port)
+    )
+    assert "1 free" in line or "GPU" in line
+    assert {row["name"] for row in apart.json("status")["models"]} == {MODEL, "smol-moe"}
+    apart.json("down")
+
+
+def test_on_uneven_nodes_every_tensor_group_that_can_keeps_to_a_node(apart: Cli) -> None:
+    """6 + 6 + 4 GPUs, TP 4 × PP 4: left to itself, vLLM hands out ranks in the order of the nodes' ids."""
+    degrees = ("--tensor-parallel-size", "4", "--pipeline-parallel-size", "4")
+    said = apart.deploy(MODEL, "--emulate", "--gpus", "6+6+4xH100", *degrees)
+    assert said["layout"] == "TP 4 × PP 4"
+    (row,) = apart.json("status")["models"]
+    nodes: dict[int, set[str]] = {}
+    for rank in row["ranks"]:
+        nodes.setdefault(rank["pipeline_stage"], set()).add(rank["node"])
+    assert sorted(len(names) for names in nodes.values()) == [1, 1, 1, 2]
+    assert max(Counter(_seats(apart, MODEL)).values()) == 1
+    assert _ask(apart, MODEL).usage.completion_tokens == 2
