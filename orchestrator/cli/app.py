@@ -8,6 +8,7 @@ import typer
 
 from orchestrator import __version__
 from orchestrator.cli import build, chat, cluster_config, delete, deploy, logs, models, plan, plan_diff, status
+from orchestrator.cli.remote import ClusterCommand
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -36,17 +37,17 @@ def _root(
 
 _ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app.command("plan", context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
+app.command("plan", cls=ClusterCommand, context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
 app.command("plan-diff")(plan_diff.plan_diff)
 app.command(help=models.HELP)(models.models)
 app.command(help=build.HELP)(build.build)
 app.command("cluster-config", help=cluster_config.HELP)(cluster_config.cluster_config)
-app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
-app.command(help=status.HELP)(status.status)
-app.command(help=chat.HELP)(chat.chat)
-app.command(help=logs.HELP)(logs.logs)
-app.command(help=delete.DELETE_HELP)(delete.delete)
-app.command(help=delete.DOWN_HELP)(delete.down)
+app.command(cls=ClusterCommand, help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
+app.command(cls=ClusterCommand, help=status.HELP)(status.status)
+app.command(cls=ClusterCommand, help=chat.HELP)(chat.chat)
+app.command(cls=ClusterCommand, help=logs.HELP)(logs.logs)
+app.command(cls=ClusterCommand, help=delete.DELETE_HELP)(delete.delete)
+app.command(cls=ClusterCommand, help=delete.DOWN_HELP)(delete.down)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from orchestrator.deploy import front as fronts
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_service
 from orchestrator.errors import ApplyFailed, ConfigError
+from orchestrator.remote import seen
 from orchestrator.store.secrets import ensure_api_key
 
 HELP = """Deploy MODEL and return once a token has come back through the public path.
@@ -115,8 +116,8 @@ def _document(outcome: Outcome, base_url: str, service: Service) -> dict[str, An
         "phases_seconds": outcome.seconds,
         "total_seconds": sum(outcome.seconds.values()),
         "kv_cache_tokens": outcome.facts.get("kv_cache_tokens"),
-        "base_url": base_url,
-        "api_key_file": str(ensure_api_key()) if service.access.auth else None,
+        "base_url": seen.base_url(base_url),
+        "api_key_file": seen.api_key_file(str(ensure_api_key())) if service.access.auth else None,
     }
 
 
@@ -129,5 +130,8 @@ def _print_outcome(outcome: Outcome, base_url: str, service: Service, wait: bool
         err.print(f"  KV cache holds {tokens:,} tokens", highlight=False)
     verb = outcome.action if wait or outcome.action == "unchanged" else "submitted"
     out.print(f"{outcome.name}: {verb}", highlight=False)
-    out.print(f"base_url: {base_url}", highlight=False)
-    out.print(f"api_key:  {'in ' + str(ensure_api_key()) if service.access.auth else 'not needed'}", highlight=False)
+    out.print(f"base_url: {seen.base_url(base_url)}", highlight=False)
+    out.print(
+        f"api_key:  {'in ' + seen.api_key_file(str(ensure_api_key())) if service.access.auth else 'not needed'}",
+        highlight=False,
+    )

@@ -1,0 +1,159 @@
+"""Commands that act on a cluster: here, or, for a cluster elsewhere, on its head. The one seam is `ClusterCommand`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from orchestrator.cli.output import err
+from orchestrator.deploy import cluster as clusters
+from orchestrator.errors import ConfigError
+from orchestrator.remote import ray_up, which
+from orchestrator.remote.forward import Remote, Streams, WayIn
+from orchestrator.remote.messages import SentFile, Word
+
+MAX_SENT_BYTES = 64 * 1024 * 1024
+CLUSTER_HELP = "The file that `ray up` took: act on that cluster, over SSH. Default: the cluster used last."
+HERE_HELP = "`local`: act on this machine, whatever was used last."
+_WORDS = "orchestrator.words"
+# Options that say where a command runs; what is left of it runs there.
+_WHERE = ("cluster", "address")
+
+
+def _where_options() -> list[Any]:
+    """The options that say where a command runs, as typer would make them of a command's parameters."""
+
+    def where(
+        cluster: str = typer.Option(None, metavar="FILE", help=CLUSTER_HELP, show_default=False),
+        address: str = typer.Option(None, metavar=which.HERE, help=HERE_HELP, show_default=False),
+    ) -> None: ...
+
+    donor = typer.Typer(add_completion=False)
+    donor.command()(where)
+    return [param for param in typer.main.get_command(donor).params if param.name in _WHERE]
+
+
+class ClusterCommand(TyperCommand):
+    """A command with `--cluster` and `--address`, which a cluster elsewhere runs on its head instead of here."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        own = {param.name for param in self.params}
+        self._takes_address = "address" in own
+        for option in _where_options():
+            if option.name not in own:
+                option.expose_value = False
+                self.params.append(option)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = list(args)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        given = self._given(ctx)
+        file = self._elsewhere(ctx, given)
+        if file is None:
+            result = super().invoke(ctx)
+            if given.get("address") == which.HERE and self.name != "down":
+                which.forget()
+            return result
+        head = ray_up.find_head(file)
+        err.print(f"cluster: {head}", highlight=False, markup=False)
+        remote = Remote(head)
+        if self.name == "chat":  # a conversation runs here, through the tunnel
+            ctx.obj = remote.way_in()
+            return super().invoke(ctx)
+        words = [str(self.name), *self._forwarded(ctx, given)]
+        raise typer.Exit(_run(remote, words, ctx.params))
+
+    def _given(self, ctx: Any) -> dict[str, Any]:
+        """What was written on the command line for each parameter, as it was written."""
+        written, _, _ = self.make_parser(ctx).parse_args(list(ctx.meta[_WORDS]))
+        sources = {name: ctx.get_parameter_source(name) for name in written}
+        return {name: written[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+    def _elsewhere(self, ctx: Any, given: Mapping[str, Any]) -> Any:
+        """The file of the cluster elsewhere that is meant, if any."""
+        if self.name == "plan" and not ctx.params["live"]:
+            return None
+        address = given.get("address")
+        if address not in (None, which.HERE) and not self._takes_address:
+            raise ConfigError(f"--address {address}: {self.name} takes only `{which.HERE}`, or --cluster FILE")
+        cluster = given.get("cluster")
+        return which.choose(
+            cluster=Path(cluster) if cluster is not None else None,
+            address=address,
+            environ=os.environ,
+            last_used=which.last_used(),
+            brought_up=lambda: ray_up.clusters_up(which.CLUSTER_CONFIGS),
+            runs_here=lambda: clusters.find_cluster(None) is not None,
+        )
+
+    def _forwarded(self, ctx: Any, given: Mapping[str, Any]) -> list[Word]:
+        """The command line for the head: options by their long names, files with their content, then the rest."""
+        options: list[Word] = []
+        for param in self.params:
+            if param.name in given and param.name not in _WHERE and param.param_type_name == "option":
+                options += _as_words(param, given[str(param.name)])
+        positional = [
+            word
+            for param in self.params
+            if param.name in given and param.param_type_name == "argument"
+            for word in _listed(given[str(param.name)])
+        ]
+        return [*options, "--", *positional, *ctx.args]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _as_words(param: Any, value: Any) -> list[Word]:
+    """An option as it is written again: a switch by its name, a file with its content."""
+    if param.is_flag:
+        names = param.opts if value else param.secondary_opts
+        return [max(names, key=len)] if names else []
+    name = max(param.opts, key=len)
+    is_file = hasattr(param.type, "file_okay")
+    return [word for one in _listed(value) for word in (name, _read(Path(one)) if is_file else str(one))]
+
+
+def _read(path: Path) -> SentFile:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(content) > MAX_SENT_BYTES:
+        raise ConfigError(f"{path}: {len(content)} bytes is too much to send; the limit is {MAX_SENT_BYTES}")
+    return SentFile(path.name, content)
+
+
+def _run(remote: Remote, words: Sequence[Word], params: Mapping[str, Any]) -> int:
+    streams = Streams(_write_to(sys.stdout), _write_to(sys.stderr), lambda line: err.print(line, highlight=False))
+    environment = {"COLUMNS": str(shutil.get_terminal_size().columns)}
+    if words[0] == "deploy":
+        return remote.deploy(words, environment, streams, (str(params["host"]), int(params["port"])))
+    if words[0] == "down":
+        return remote.down(words, environment, streams)
+    return remote.ask(words, environment, streams)
+
+
+def _write_to(stream: Any) -> Any:
+    def write(output: bytes) -> None:
+        stream.buffer.write(output)
+        stream.buffer.flush()
+
+    return write
+
+
+def way_in_of(context: typer.Context) -> WayIn | None:
+    """The way in to a cluster elsewhere that this command means, if it means one."""
+    return context.obj if isinstance(context.obj, WayIn) else None
