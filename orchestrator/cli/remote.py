@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -16,8 +17,10 @@ from orchestrator.cli.output import err
 from orchestrator.deploy import cluster as clusters
 from orchestrator.errors import ConfigError
 from orchestrator.remote import ray_up, which
+from orchestrator.remote.cluster_file import ClusterFile
 from orchestrator.remote.forward import Remote, Streams, WayIn
 from orchestrator.remote.messages import SentFile, Word
+from orchestrator.store.home import read_record
 
 MAX_SENT_BYTES = 64 * 1024 * 1024
 CLUSTER_HELP = "The file that `ray up` took: act on that cluster, over SSH. Default: the cluster used last."
@@ -66,7 +69,7 @@ class ClusterCommand(TyperCommand):
                 which.forget()
             return result
         head = ray_up.find_head(file)
-        err.print(f"cluster: {head}", highlight=False, markup=False)
+        _say(f"cluster: {head}")
         remote = Remote(head)
         if self.name == "chat":  # a conversation runs here, through the tunnel
             ctx.obj = remote.way_in()
@@ -80,7 +83,7 @@ class ClusterCommand(TyperCommand):
         sources = {name: ctx.get_parameter_source(name) for name in written}
         return {name: written[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
-    def _elsewhere(self, ctx: Any, given: Mapping[str, Any]) -> Any:
+    def _elsewhere(self, ctx: Any, given: Mapping[str, Any]) -> ClusterFile | None:
         """The file of the cluster elsewhere that is meant, if any."""
         if self.name == "plan" and not ctx.params["live"]:
             return None
@@ -94,7 +97,8 @@ class ClusterCommand(TyperCommand):
             environ=os.environ,
             last_used=which.last_used(),
             brought_up=lambda: ray_up.clusters_up(which.CLUSTER_CONFIGS),
-            runs_here=lambda: clusters.find_cluster(None) is not None,
+            here_since_s=_here_since_s,
+            say=_say,
         )
 
     def _forwarded(self, ctx: Any, given: Mapping[str, Any]) -> list[Word]:
@@ -102,7 +106,7 @@ class ClusterCommand(TyperCommand):
         options: list[Word] = []
         for param in self.params:
             if param.name in given and param.name not in _WHERE and param.param_type_name == "option":
-                options += _as_words(param, given[str(param.name)])
+                options += _as_words(param, given[str(param.name)], ctx.params[param.name])
         positional = [
             word
             for param in self.params
@@ -112,18 +116,31 @@ class ClusterCommand(TyperCommand):
         return [*options, "--", *positional, *ctx.args]
 
 
+def _say(line: str) -> None:
+    err.print(line, highlight=False, markup=False)
+
+
+def _here_since_s() -> float | None:
+    """When the Ray that runs here began, in seconds since 1970: one that others started counts as the newest."""
+    found = clusters.find_cluster(None)
+    if found is None:
+        return None
+    record = read_record(clusters.RECORD) or {}
+    return float(record.get("started") or 0) if found.ours else math.inf
+
+
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _as_words(param: Any, value: Any) -> list[Word]:
-    """An option as it is written again: a switch by its name, a file with its content."""
+def _as_words(param: Any, written: Any, read: Any) -> list[Word]:
+    """An option as it is written again: a switch by its name, what is read as a path with the file's content."""
     if param.is_flag:
-        names = param.opts if value else param.secondary_opts
+        names = param.opts if written else param.secondary_opts
         return [max(names, key=len)] if names else []
     name = max(param.opts, key=len)
-    is_file = hasattr(param.type, "file_okay")
-    return [word for one in _listed(value) for word in (name, _read(Path(one)) if is_file else str(one))]
+    is_file = any(isinstance(value, Path) for value in _listed(read))
+    return [word for one in _listed(written) for word in (name, _read(Path(one)) if is_file else str(one))]
 
 
 def _read(path: Path) -> SentFile:
@@ -137,7 +154,7 @@ def _read(path: Path) -> SentFile:
 
 
 def _run(remote: Remote, words: Sequence[Word], params: Mapping[str, Any]) -> int:
-    streams = Streams(_write_to(sys.stdout), _write_to(sys.stderr), lambda line: err.print(line, highlight=False))
+    streams = Streams(_write_to(sys.stdout), _write_to(sys.stderr), _say)
     environment = {"COLUMNS": str(shutil.get_terminal_size().columns)}
     if words[0] == "deploy":
         return remote.deploy(words, environment, streams, (str(params["host"]), int(params["port"])))

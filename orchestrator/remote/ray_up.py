@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,21 @@ def ray_temporary_folder(environ: Mapping[str, str], platform: str = sys.platfor
     return Path("/tmp/ray")  # noqa: S108 - Ray's, and only files of our own are read
 
 
-def clusters_up(folder: Path) -> list[ClusterFile]:
-    """The cluster files in `folder` whose clusters `ray up` brought up from here and `ray down` has not ended."""
+@dataclass(frozen=True)
+class BroughtUp:
+    """A cluster that `ray up` brought up from this machine, and when, in seconds since 1970."""
+
+    file: ClusterFile
+    at_s: float
+
+
+def clusters_up(folder: Path) -> list[BroughtUp]:
+    """The clusters of the files in `folder` that `ray up` brought up from here and `ray down` has not ended."""
     running, touched = _running_heads(), _resolved_clusters()
     if not (running or touched):
         return []
-    return [file for file in _cluster_files(folder) if _is_up(file, running, touched)]
+    found = ((file, _up_since(file, running, touched)) for file in _cluster_files(folder))
+    return [BroughtUp(file, at_s) for file, at_s in found if at_s is not None]
 
 
 def find_head(file: ClusterFile) -> Head:
@@ -91,47 +101,55 @@ def _cluster_files(folder: Path) -> list[ClusterFile]:
     return files
 
 
-def _is_up(file: ClusterFile, running: set[tuple[str, str]], touched: list[dict[str, Any]]) -> bool:
+def _up_since(file: ClusterFile, running: Mapping[tuple[str, str], float], touched: Sequence[Resolved]) -> float | None:
+    """When `ray up` brought the cluster up; None when it is not up."""
     if file.head_ip is not None:
-        return (file.name, file.head_ip) in running
-    if not any(_is_of(config, file) for config in touched):
-        return False
+        return running.get((file.name, file.head_ip))
+    known = next((each for each in touched if each.is_of(file)), None)
+    if known is None:
+        return None
     try:
-        return bool(head_ip(file))
+        head_ip(file)
     except ClusterUnavailable:
-        return False
+        return None
+    return known.at_s
 
 
-def _running_heads() -> set[tuple[str, str]]:
-    """Name and head of every cluster of SSH hosts that is up."""
-    found = set()
+def _running_heads() -> dict[tuple[str, str], float]:
+    """Name and head of every cluster of SSH hosts that is up, and since when."""
+    found = {}
     for path in ray_temporary_folder(os.environ).glob("cluster-*.state"):
         for address, node in _own_json(path).items():
             is_head = isinstance(node, dict) and node.get("tags", {}).get("ray-node-type") == "head"
             if is_head and node.get("state") == "running":
-                found.add((path.stem.removeprefix("cluster-"), address))
+                found[path.stem.removeprefix("cluster-"), address] = path.stat().st_mtime
     return found
 
 
-def _resolved_clusters() -> list[dict[str, Any]]:
-    """The clusters that Ray's launcher touched, newest first, as it resolved them."""
+@dataclass(frozen=True)
+class Resolved:
+    """A cluster that Ray's launcher touched, as it resolved it."""
+
+    config: Mapping[str, Any]
+    at_s: float
+
+    def is_of(self, file: ClusterFile) -> bool:
+        provider = self.config.get("provider", {}).get("type")
+        return self.config.get("cluster_name") == file.name and provider == file.provider
+
+
+def _resolved_clusters() -> list[Resolved]:
+    """The clusters that Ray's launcher touched, newest first."""
     paths = [path for path in Path(tempfile.gettempdir()).glob("ray-config-*") if _is_own(path)]
-    paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    configs = [_own_json(path).get("config") for path in paths]
-    return [config for config in configs if isinstance(config, dict)]
+    read = [(_own_json(path).get("config"), path.stat().st_mtime) for path in paths]
+    known = [Resolved(config, at_s) for config, at_s in read if isinstance(config, dict)]
+    return sorted(known, key=lambda each: each.at_s, reverse=True)
 
 
 def _resolved_key(file: ClusterFile) -> str | None:
     """The key that Ray made itself, where the file names none."""
-    for config in _resolved_clusters():
-        key = config.get("auth", {}).get("ssh_private_key") if _is_of(config, file) else None
-        if isinstance(key, str):
-            return key
-    return None
-
-
-def _is_of(config: dict[str, Any], file: ClusterFile) -> bool:
-    return config.get("cluster_name") == file.name and config.get("provider", {}).get("type") == file.provider
+    keys = (each.config.get("auth", {}).get("ssh_private_key") for each in _resolved_clusters() if each.is_of(file))
+    return next((key for key in keys if isinstance(key, str)), None)
 
 
 def _is_own(path: Path) -> bool:

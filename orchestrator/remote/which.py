@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import ConfigError
 from orchestrator.remote.cluster_file import ClusterFile, read_cluster_file
+from orchestrator.remote.ray_up import BroughtUp
 from orchestrator.store.home import forget_record, read_record, write_record
 
 # Named relative to the folder that `ray up` is run in.
@@ -21,13 +22,15 @@ def choose(
     address: str | None,
     environ: Mapping[str, str],
     last_used: Path | None,
-    brought_up: Callable[[], Sequence[ClusterFile]],
-    runs_here: Callable[[], bool],
+    brought_up: Callable[[], Sequence[BroughtUp]],
+    here_since_s: Callable[[], float | None],
+    say: Callable[[str], object],
 ) -> ClusterFile | None:
     """The file of the cluster elsewhere that is meant, or None for what is reached from here.
 
-    In order: `--cluster`, `--address`, RAY_DASHBOARD_URL, the cluster used last, a Ray that runs here, and the one
-    that `ray up` brought up. Raises `ConfigError` when two are named, or when the last rule finds several.
+    In order: `--cluster`, `--address`, RAY_DASHBOARD_URL, the cluster used last, the one that `ray up` brought up
+    after the Ray that runs here, that Ray. `here_since_s` tells when that one began (None: there is none), in seconds
+    since 1970. Raises `ConfigError` when two are named, or when `ray up` brought up several.
     """
     if cluster is not None and address is not None:
         raise ConfigError("name one cluster, not both --cluster and --address")
@@ -38,15 +41,22 @@ def choose(
     if last_used is not None:
         return _read_last_used(last_used)
     found = brought_up()
-    if not found or runs_here():
+    if not found:
         return None
-    if len(found) > 1:
-        named = ", ".join(f"{file.name} ({file.path})" for file in found)
+    since_s = here_since_s()
+    newer = [each.file for each in found if since_s is None or each.at_s > since_s]
+    if len(newer) > 1:
         raise ConfigError(
-            f"`ray up` brought up several clusters: {named}; say which with --cluster FILE, "
+            f"`ray up` brought up several clusters: {_named(newer)}; say which with --cluster FILE, "
             f"or --address {HERE} for this machine"
         )
-    return found[0]
+    if not newer:
+        say(f"note: a Ray runs here and is meant; `ray up` brought up {_named([each.file for each in found])}")
+    return newer[0] if newer else None
+
+
+def _named(files: Sequence[ClusterFile]) -> str:
+    return ", ".join(f"{file.name} (--cluster {file.path})" for file in files)
 
 
 def _read_last_used(path: Path) -> ClusterFile:
