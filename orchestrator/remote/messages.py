@@ -16,9 +16,9 @@ from pathlib import PurePath
 from typing import IO, Any
 
 PROTOCOL = 1
-# A line that says nothing for so long has lost its other end: three beats may go astray.
+# A line that says nothing for so long has lost its other end: beats may be late on a busy machine.
 BEAT_S = 5.0
-SILENCE_S = 20.0
+SILENCE_S = 30.0
 # What a login shell prints by itself has no such mark, and is passed over.
 _MARK = b"\x1eorchestrator "
 
@@ -77,7 +77,8 @@ class SentFile:
     @classmethod
     def unpack(cls, packed: dict[str, str]) -> SentFile:
         """The name is reduced to its last part: a sender never chooses the folder."""
-        return cls(PurePath(packed["name"]).name or "file", base64.b64decode(packed["content"]))
+        name = PurePath(packed["name"]).name
+        return cls("file" if name in ("", "..") else name, base64.b64decode(packed["content"]))
 
 
 Word = str | SentFile

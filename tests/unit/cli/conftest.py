@@ -1,10 +1,19 @@
-"""The command-line runner as a fixture."""
+"""The command-line runner as a fixture; what this machine's user has brought up or used is none of the tests'."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from orchestrator.remote import ray_up
 from tests.unit.cli.runner import Runner
+
+
+@pytest.fixture(autouse=True)
+def _nothing_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(ray_up, "clusters_up", lambda _folder: [])
 
 
 @pytest.fixture
