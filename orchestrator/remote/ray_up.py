@@ -25,6 +25,9 @@ from orchestrator.remote.cluster_file import ClusterFile, Head, read_cluster_fil
 
 # A cloud's API is asked.
 HEAD_IP_TIMEOUT_S = 60.0
+# A head whose setup failed counts as running, but is not up.
+_HEAD_IS_UP = {"ray-node-type": "head", "ray-node-status": "up-to-date"}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 
@@ -80,9 +83,15 @@ def head_ip(file: ClusterFile) -> str:
         raise ClusterUnavailable(f"`ray get-head-ip {file.path}` gave no answer in {HEAD_IP_TIMEOUT_S:.0f} s") from None
     address = read_head_ip(asked.stdout)
     if asked.returncode != 0 or address is None:
-        why = ([line for line in (asked.stderr + asked.stdout).splitlines() if line.strip()] or ["no reason given"])[-1]
-        raise ClusterUnavailable(f"{file.name} has no head that runs ({why.strip()}); bring it up: ray up {file.path}")
+        why = last_words(asked.stdout + asked.stderr)
+        raise ClusterUnavailable(f"Ray finds no head of {file.name} ({why}); bring it up: ray up {file.path}")
     return address
+
+
+def last_words(output: str) -> str:
+    """The last line of a Ray command, without colours, time and place."""
+    lines = [line.strip() for line in _COLOUR.sub("", output).splitlines() if line.strip()]
+    return lines[-1].rpartition(" -- ")[2] if lines else "no reason given"
 
 
 def read_head_ip(output: str) -> str | None:
@@ -120,8 +129,11 @@ def _running_heads() -> dict[tuple[str, str], float]:
     found = {}
     for path in ray_temporary_folder(os.environ).glob("cluster-*.state"):
         for address, node in _own_json(path).items():
-            is_head = isinstance(node, dict) and node.get("tags", {}).get("ray-node-type") == "head"
-            if is_head and node.get("state") == "running":
+            if (
+                isinstance(node, dict)
+                and node.get("state") == "running"
+                and _HEAD_IS_UP.items() <= node["tags"].items()
+            ):
                 found[path.stem.removeprefix("cluster-"), address] = path.stat().st_mtime
     return found
 

@@ -19,6 +19,9 @@ import psutil
 import pytest
 
 from orchestrator.deploy.front import FrontRecord, ensure_front, stop_front
+from orchestrator.errors import ClusterUnavailable
+from orchestrator.remote.cluster_file import read_cluster_file
+from orchestrator.remote.ray_up import head_ip
 from tests.serve.front_process import eventually, free_port
 from tests.serve.ssh_head import ROOT, TOKEN, Laptop, SshHead, interrupt, make_key, running_head
 
@@ -330,7 +333,7 @@ def ray_up(head: SshHead, laptop: Laptop, name: str = "rehearsal") -> None:
     script = (
         "from ray.autoscaler._private.local.node_provider import LocalNodeProvider as Provider; import sys;"
         "Provider({'head_ip': '10.255.0.1', 'worker_ips': []}, sys.argv[1])"
-        ".create_node({}, {'ray-node-type': 'head'}, 1)"
+        ".create_node({}, {'ray-node-type': 'head', 'ray-node-status': 'up-to-date'}, 1)"
     )
     (laptop.folder / "tmp").mkdir(exist_ok=True)
     subprocess.run([sys.executable, "-c", script, name], env=laptop.environ, check=True)
@@ -374,3 +377,17 @@ def test_address_local_is_this_machine_from_then_on(head: SshHead, laptop: Lapto
         assert url in json.loads(out)["ray"]["error"]
     assert "name one cluster" in error_of(laptop, "status", "--address", "local", "--cluster", head.cluster_file)
     assert "down takes only `local`" in error_of(laptop, "down", "--address", "10.0.0.1")
+
+
+def test_the_head_of_a_file_that_does_not_tell_is_asked_of_ray(
+    head: SshHead, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real `ray get-head-ip`: here of a cluster of SSH hosts, as nobody can rent a cloud's in a test."""
+    ray_up(head, laptop)
+    for name in ("RAY_TMPDIR", "HOME"):
+        monkeypatch.setenv(name, laptop.environ[name])
+    assert head_ip(read_cluster_file(head.cluster_file)) == "10.255.0.1"
+    not_up = laptop.folder / "not-up.yaml"
+    not_up.write_text(head.cluster_file.read_text().replace("cluster_name: rehearsal", "cluster_name: not-up"))
+    with pytest.raises(ClusterUnavailable, match=r"^Ray finds no head of not-up \(Head node.*\); bring it up: ray up "):
+        head_ip(read_cluster_file(not_up))

@@ -127,7 +127,7 @@ def test_the_cluster_used_last_is_meant_until_this_machine_is_named(run: Runner)
     assert FakeRemote.ran == [("ask", ["status", "--"])]
     code, out, err = run("status", "--address", "local")
     assert (code, err) == (0, "")
-    assert out.startswith("ray: not running")
+    assert out.startswith("ray: no Ray runs here")
     run("status")
     assert len(FakeRemote.ran) == 1
 

@@ -33,10 +33,12 @@ def configs(tmp_path: Path) -> Path:
     return folder
 
 
-def write_state(temporary: Path, name: str, head: str = "10.0.0.1", state: str = "running") -> Path:
+def write_state(
+    temporary: Path, name: str, head: str = "10.0.0.1", state: str = "running", status: str = "up-to-date"
+) -> Path:
     path = temporary / "ray" / f"cluster-{name}.state"
     nodes = {
-        head: {"tags": {"ray-node-type": "head"}, "state": state},
+        head: {"tags": {"ray-node-type": "head", "ray-node-status": status}, "state": state},
         "10.0.0.2": {"tags": {"ray-node-type": "worker"}, "state": "terminated"},
     }
     path.write_text(json.dumps(nodes))
@@ -60,6 +62,7 @@ def test_a_cluster_whose_head_runs_is_up(temporary: Path, configs: Path) -> None
     assert names(configs) == []
     write_state(temporary, "kimi-16xh100")
     write_state(temporary, "kimi-16xh200", state="terminated")
+    write_state(temporary, "deepseek-8xh200", status="update-failed")
     write_state(temporary, "kimi-8xb200", head="10.9.9.9")
     write_state(temporary, "of-no-file")
     assert names(configs) == [("kimi-16xh100", 100.0)]
@@ -129,6 +132,24 @@ def test_the_key_is_the_files_else_the_one_that_ray_made(
 )
 def test_the_address_is_the_last_word_of_what_ray_says(output: str, address: str | None) -> None:
     assert ray_up.read_head_ip(output) == address
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (
+            "2026-11-24 08:27:18,563\tWARN commands.py:1574 -- \x1b[33mHead node is in state None.\x1b[39m\n",
+            "Head node is",
+        ),
+        (
+            "Traceback …\nModuleNotFoundError: No module named 'boto3'\n\n",
+            "ModuleNotFoundError: No module named 'boto3'",
+        ),
+        ("", "no reason given"),
+    ],
+)
+def test_rays_reason_is_its_last_line(output: str, told: str) -> None:
+    assert ray_up.last_words(output).startswith(told)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ KNOWN_HOSTS = Path("/home/me/my state/known_hosts")
 
 
 def options(command: list[str]) -> dict[str, str]:
-    settings = (word for before, word in zip(command, command[1:], strict=False) if before == "-o")
+    settings = (word for before, word in itertools.pairwise(command) if before == "-o")
     return dict(setting.split("=", 1) for setting in settings)
 
 
