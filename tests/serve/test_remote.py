@@ -17,6 +17,7 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
+import yaml
 
 from orchestrator.deploy.front import FrontRecord, ensure_front, stop_front
 from orchestrator.errors import ClusterUnavailable
@@ -335,7 +336,6 @@ def ray_up(head: SshHead, laptop: Laptop, name: str = "rehearsal") -> None:
         "Provider({'head_ip': '10.255.0.1', 'worker_ips': []}, sys.argv[1])"
         ".create_node({}, {'ray-node-type': 'head', 'ray-node-status': 'up-to-date'}, 1)"
     )
-    (laptop.folder / "tmp").mkdir(exist_ok=True)
     subprocess.run([sys.executable, "-c", script, name], env=laptop.environ, check=True)
     configs = laptop.folder / "cluster-configs"
     configs.mkdir(exist_ok=True)
@@ -366,6 +366,32 @@ def test_after_ray_up_deploy_needs_no_option(head: SshHead, laptop: Laptop) -> N
     assert "--cluster cluster-configs/second.yaml" in told
 
 
+def test_the_two_commands_are_the_whole_flow(head: SshHead, laptop: Laptop) -> None:
+    """The real `ray up` over the same SSH, then `deploy` with nothing but a name; after `ray down` it is not meant."""
+    ray_here(laptop, f"http://127.0.0.1:{free_port()}")
+    configs = laptop.folder / "cluster-configs"
+    configs.mkdir()
+    document = yaml.safe_load(head.cluster_file.read_text())
+    # Only Ray itself is left out, and the SSH key's copy on the head that goes with it.
+    document.update(head_start_ray_commands=["true"], worker_start_ray_commands=["true"])
+    (configs / "rehearsal.yaml").write_text(yaml.safe_dump(document))
+
+    def ray(command: str) -> None:
+        words = [str(Path(sys.executable).parent / "ray"), command, "--yes", "cluster-configs/rehearsal.yaml"]
+        done = subprocess.run(words, env=laptop.environ, cwd=laptop.folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    ray("up")
+    code, out, err = laptop.run("deploy", "kimi-k2")
+    assert (code, json.loads(out)["words"]) == (0, ["deploy", "--", "kimi-k2"])
+    assert err.startswith("cluster: rehearsal on")
+    assert laptop.run("down")[0] == 0
+    ray("down")
+    code, _, err = laptop.run("logs", "kimi-k2")
+    assert code == 1
+    assert "cluster: " not in err
+
+
 def test_address_local_is_this_machine_from_then_on(head: SshHead, laptop: Laptop) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     ray_here(laptop, url)
@@ -389,5 +415,7 @@ def test_the_head_of_a_file_that_does_not_tell_is_asked_of_ray(
     assert head_ip(read_cluster_file(head.cluster_file)) == "10.255.0.1"
     not_up = laptop.folder / "not-up.yaml"
     not_up.write_text(head.cluster_file.read_text().replace("cluster_name: rehearsal", "cluster_name: not-up"))
-    with pytest.raises(ClusterUnavailable, match=r"^Ray finds no head of not-up \(Head node.*\); bring it up: ray up "):
+    with pytest.raises(
+        ClusterUnavailable, match=r"^Ray finds no head of not-up \(.*not found!\); bring it up: ray up "
+    ):
         head_ip(read_cluster_file(not_up))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,8 @@ from orchestrator.remote.forward import Remote, Streams, WayIn
 from orchestrator.remote.messages import SentFile, Word
 from orchestrator.remote.ray_up import BroughtUp
 from tests.unit.cli.runner import Runner
+from tests.unit.cli.test_docs import PREFIX
+from tests.unit.cli.test_docs import commands as commands_of
 
 CONFIGS = Path(__file__).parents[3] / "cluster-configs"
 CLUSTER = CONFIGS / "kimi-16xh100.yaml"
@@ -105,6 +108,16 @@ def test_files_are_handed_on_with_their_content(run: Runner, tmp_path: Path) -> 
     ]
     code, _, err = run("deploy", "-f", tmp_path / "none.yaml", "--cluster", CLUSTER)
     assert (code, err.splitlines()[-1]) == (1, f"error: {tmp_path}/none.yaml: No such file or directory")
+
+
+@pytest.mark.parametrize("command", [line for line in commands_of("remote.md") if line.startswith(PREFIX)])
+def test_every_command_of_the_guide_acts_on_the_cluster(
+    command: str, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    which.remember(read_cluster_file(CLUSTER))
+    monkeypatch.setattr(FakeRemote, "way_in", lambda remote: remote.ask(["chat"], {}, None), raising=False)
+    run(*shlex.split(command.removeprefix(PREFIX)))
+    assert [words[0] for _, words in FakeRemote.ran] == [shlex.split(command)[3]]
 
 
 def test_wrong_usage_is_told_before_anybody_is_called(run: Runner) -> None:
