@@ -155,12 +155,25 @@ def _read(path: Path) -> SentFile:
 
 def _run(remote: Remote, words: Sequence[Word], params: Mapping[str, Any]) -> int:
     streams = Streams(_write_to(sys.stdout), _write_to(sys.stderr), _say)
-    environment = {"COLUMNS": str(shutil.get_terminal_size().columns)}
-    if words[0] == "deploy":
-        return remote.deploy(words, environment, streams, (str(params["host"]), int(params["port"])))
-    if words[0] == "down":
-        return remote.down(words, environment, streams)
-    return remote.ask(words, environment, streams)
+    environment = _display()
+    try:
+        if words[0] == "deploy":
+            return remote.deploy(words, environment, streams, (str(params["host"]), int(params["port"])))
+        if words[0] == "down":
+            return remote.down(words, environment, streams)
+        return remote.ask(words, environment, streams)
+    finally:
+        err.show_cursor(True)  # a line that broke may have left it hidden
+
+
+def _display() -> dict[str, str]:
+    """The environment that makes the command there show what it would show here: how wide, and whether it may move."""
+    display = {"COLUMNS": str(shutil.get_terminal_size().columns)}
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        display |= {"FORCE_COLOR": "1", "TERM": os.environ.get("TERM", "")}
+    if "NO_COLOR" in os.environ:
+        display["NO_COLOR"] = os.environ["NO_COLOR"]
+    return display
 
 
 def _write_to(stream: Any) -> Any:

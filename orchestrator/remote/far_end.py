@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -87,6 +87,7 @@ class FarEnd:
     def _listen(self, channel: Channel) -> None:
         while (message := channel.receive()) is not None:
             self._inbox.put(message)
+        self._outbox.abandoned.set()
         self._inbox.put(None)
 
     def _next(self) -> dict[str, Any] | None:
@@ -117,14 +118,20 @@ class FarEnd:
         self._outbox.put(ended=code)
 
     def _attend(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the end of a command, passing on interruptions; its exit code, as a shell counts."""
+        """Wait for the end of a command; its exit code, as a shell counts.
+
+        It is interrupted once at most: a second time would interrupt what it does to undo.
+        """
+        interrupted = False
         while (message := self._next()) is not None:
             if message["do"] == "ended":
                 code = int(message["code"])
                 return code if code >= 0 else 128 - code
-            if message["do"] == "interrupt":
+            if message["do"] == "interrupt" and not interrupted:
                 _signal(process, signal.SIGINT)
-        _signal(process, signal.SIGINT)
+                interrupted = True
+        if not interrupted:
+            _signal(process, signal.SIGINT)
         try:
             process.wait(UNDO_S)
         except subprocess.TimeoutExpired:
@@ -184,12 +191,12 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def main(leave: Callable[[int], None] = os._exit) -> None:
+def main() -> None:
     """Serve on standard input and output."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of the line is told by reading
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as out:
         FarEnd(Channel(sys.stdin.buffer, out), [str(Path(HOME).expanduser() / ".venv/bin/orchestrator")]).serve()
-        leave(0)  # a thread may wait for ever at an output that nobody takes off
+        os._exit(0)  # a thread may wait for ever at an output that nobody takes off
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def _wait(trace: Path) -> int:
     try:
         time.sleep(600)
     except KeyboardInterrupt:
-        for _ in range(10):
+        for _ in range(30):
             print("undoing …" + "." * 10_000, file=sys.stderr)
             time.sleep(0.1)
         trace.write_text("undone\n")

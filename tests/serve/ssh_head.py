@@ -127,7 +127,8 @@ class Laptop:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ORCHESTRATOR_"))}
         own = {
             "HOME": str(self.folder), "ORCHESTRATOR_HOME": str(self.state), "PYTHONPATH": str(ROOT),
-            "RAY_TMPDIR": str(self.folder / "tmp"), "TMPDIR": str(self.folder / "tmp"), "NO_COLOR": "1", "COLUMNS": "200",
+            "RAY_TMPDIR": str(self.folder / "tmp"), "TMPDIR": str(self.folder / "tmp"),
+            "NO_COLOR": "1", "COLUMNS": "200",
         }  # fmt: skip
         self.environ = {**kept, **own, **self.environ}
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from getpass import getuser
 from pathlib import Path
@@ -83,6 +86,25 @@ def test_words_streams_and_exit_codes_pass_through(head: SshHead, laptop: Laptop
 def test_no_word_is_read_by_a_shell(word: str, head: SshHead, laptop: Laptop) -> None:
     _, out, _ = laptop.run("deploy", "a model", "--cluster", head.cluster_file, "--max-model-len", word)
     assert json.loads(out)["words"] == ["deploy", "--", "a model", "--max-model-len", word]
+
+
+def test_at_a_terminal_progress_moves_as_it_would_here(head: SshHead, laptop: Laptop) -> None:
+    """The real program's own display of a phase that runs: it moves, and gives the cursor back."""
+    head.install(real=True)
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "orchestrator", "delete", "smol", "--cluster", str(head.cluster_file)]
+    environ = {**laptop.environ, "TERM": "xterm"}
+    environ.pop("NO_COLOR")
+    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, cwd=laptop.folder)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other side of a terminal is gone
+        while block := os.read(ours, 65536):
+            shown += block
+    os.close(ours)
+    assert process.wait(30) == 1
+    assert "⠋ stopping …".encode() in re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown)
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
 
 
 def test_a_file_named_here_is_read_there(head: SshHead, laptop: Laptop) -> None:
@@ -279,6 +301,13 @@ def test_a_head_that_cannot_be_reached_is_told_and_down_forgets_it(head: SshHead
     assert f"ray up {head.cluster_file}" in told
     assert "it is forgotten here, and nothing was stopped there" in error_of(laptop, "down")
     assert not (laptop.state / "cluster.json").exists()
+
+
+def test_a_way_that_answers_nothing_is_given_up(head: SshHead, laptop: Laptop) -> None:
+    head.write_cluster_file(ssh_proxy_command="sleep 25")
+    began_s = time.monotonic()
+    assert "cannot reach" in error_of(laptop, "status", "--cluster", head.cluster_file)
+    assert time.monotonic() - began_s < 30
 
 
 def test_a_key_that_is_refused_is_told(head: SshHead, laptop: Laptop) -> None:
