@@ -279,6 +279,9 @@ def test_the_real_program_answers_there(head: SshHead, front: FrontRecord, lapto
     code, out, err = laptop.run("logs", "smol")
     assert (code, out) == (1, "")
     assert [line.split(":")[0] for line in err.splitlines()] == ["cluster", "error"]
+    code, out, _ = laptop.run("down")
+    assert (code, out) == (0, "stopped: front\n")
+    assert not psutil.pid_exists(front.pid) or psutil.Process(front.pid).status() == psutil.STATUS_ZOMBIE
 
 
 # --- what stands in the way ----------------------------------------------------------------------------
