@@ -7,7 +7,19 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import build, chat, cluster_config, delete, deploy, logs, models, plan, plan_diff, status
+from orchestrator.cli import (
+    build,
+    chat,
+    cluster_check,
+    cluster_config,
+    delete,
+    deploy,
+    logs,
+    models,
+    plan,
+    plan_diff,
+    status,
+)
 from orchestrator.cli.remote import ClusterCommand
 from orchestrator.errors import OrchestratorError
 
@@ -42,6 +54,7 @@ app.command("plan-diff")(plan_diff.plan_diff)
 app.command(help=models.HELP)(models.models)
 app.command(help=build.HELP)(build.build)
 app.command("cluster-config", help=cluster_config.HELP)(cluster_config.cluster_config)
+app.command("cluster-check", help=cluster_check.HELP)(cluster_check.cluster_check)
 app.command(cls=ClusterCommand, help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
 app.command(cls=ClusterCommand, help=status.HELP)(status.status)
 app.command(cls=ClusterCommand, help=chat.HELP)(chat.chat)

@@ -44,7 +44,7 @@ class _DemoDefaults:
 # Warming up runs one pass of the largest batch: on two cores 512 tokens take seconds, vLLM's default a minute.
 _SMALL = {"max_model_len": 2048, "max_num_batched_tokens": 512}
 # Enough cache for 16 conversations of full length; a demo must fit beside the rest of a laptop.
-_DEMOS = {
+DEMOS = {
     "smol-moe": _DemoDefaults(
         # The model it was made from: it gives the same answers.
         ("HuggingFaceTB/SmolLM2-135M-Instruct",),
@@ -61,7 +61,7 @@ _DEMOS = {
 
 def known_models() -> dict[str, str]:
     """The names that `deploy` takes without a folder or a Hugging Face id, with a line on each."""
-    demos = {name: demo.DEMO_MODELS[name].summary for name in sorted(_DEMOS)}
+    demos = {name: demo.DEMO_MODELS[name].summary for name in sorted(DEMOS)}
     published = {
         entry.name: f"{entry.default_checkpoint} ({entry.checkpoint(entry.default_checkpoint).quantization})"
         for entry in load_catalog().entries
@@ -74,7 +74,7 @@ def resolve(model: str, say: Callable[[str], None]) -> Deployable:
 
     Raises `UnknownModel` with near names, or `ConfigError` naming the file that is missing or damaged.
     """
-    if model in _DEMOS:
+    if model in DEMOS:
         return _demo(model, say)
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -88,6 +88,11 @@ def resolve(model: str, say: Callable[[str], None]) -> Deployable:
     raise UnknownModel(f"no model {model!r}; {hint} A folder with config.json, or a Hugging Face id, will do too.")
 
 
+def weights_bytes(entry: CatalogEntry) -> int:
+    """Bytes of the weights of a catalogued model's default checkpoint."""
+    return checkpoint_totals(load_catalog().spec(entry, entry.checkpoint(entry.default_checkpoint))).size_bytes
+
+
 def _published(entry: CatalogEntry, checkpoint: Checkpoint) -> Deployable:
     """A model of the catalogue: the engine fetches its default checkpoint; the publisher's id names it too."""
     spec = load_catalog().spec(entry, checkpoint)
@@ -96,6 +101,6 @@ def _published(entry: CatalogEntry, checkpoint: Checkpoint) -> Deployable:
 
 
 def _demo(name: str, say: Callable[[str], None]) -> Deployable:
-    defaults = _DEMOS[name]
+    defaults = DEMOS[name]
     folder = demo.ensure(name, subfolder("cache"), progress=say)
     return Deployable(str(folder), defaults.aliases, check_checkpoint(folder), defaults.engine, defaults.env)

@@ -7,8 +7,8 @@ has to do, and the snapshot says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
@@ -21,6 +21,7 @@ IDLE_SHARE = 0.05
 # Drivers of different versions report totals this close to one another.
 SAME_MEMORY_SHARE = 0.02
 _ACCELERATOR = "accelerator_type:"
+_HOST = "orchestrator/host"
 _ZONE = "ray.io/availability-zone"
 _LABEL = "ray.io/accelerator-type"
 
@@ -33,8 +34,20 @@ class _Seen:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Held:
+    """GPUs by node that deployed models hold: `by_others`, and `by_itself`, which the model to be planned gives up."""
+
+    by_others: Mapping[str, Collection[int]] = field(default_factory=dict)
+    by_itself: Mapping[str, Collection[int]] = field(default_factory=dict)
+
+    def in_use(self, node: str, measured: Collection[int]) -> frozenset[int]:
+        """The GPUs of a node that are not to be had, `measured` being those that hold somebody's memory."""
+        return frozenset((set(measured) - set(self.by_itself.get(node, ()))) | set(self.by_others.get(node, ())))
+
+
 def snapshot_from(
-    name: str, agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]
+    name: str, agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]], held: Held = Held()
 ) -> ClusterSnapshot:
     """A snapshot from the dashboard's two views of nodes.
 
@@ -42,8 +55,8 @@ def snapshot_from(
     `/api/v0/nodes?detail=true`: resources and labels. Raises `ClusterUnavailable` where no node has a GPU.
     """
     measured = {row.get("raylet", {}).get("nodeId"): row.get("gpus") or [] for row in agents}
-    alive = sorted((row for row in states if row["state"] == "ALIVE"), key=lambda row: str(row["node_ip"]))
-    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []))]
+    alive = sorted((row for row in states if row["state"] == "ALIVE"), key=_name)
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []), held)]
     if not seen:
         raise ClusterUnavailable(f"no live node of {name} has a GPU")
     remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
@@ -55,18 +68,24 @@ def snapshot_from(
     )
 
 
-def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Iterator[_Seen]:
+def _name(row: Mapping[str, Any]) -> str:
+    """The node's label for itself where it has one: addresses are not unique where several nodes share a machine."""
+    return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
+
+
+def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return
     spec, memory_bytes, remarks = _measured(gpus) if gpus else _labelled(row)
+    name = _name(row)
     node = NodeSnapshot(
-        name=str(row["node_ip"]),
+        name=name,
         gpu_type=spec.name,
         num_gpus=num_gpus,
         gpu_memory_bytes=memory_bytes,
         interconnect="nvlink" if spec.has_nvlink else "pcie",
-        gpus_in_use=frozenset(gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)),
+        gpus_in_use=held.in_use(name, [gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)]),
         failure_domain=str((row.get("labels") or {}).get(_ZONE, "")),
     )
     yield _Seen(node, remarks)
@@ -98,9 +117,9 @@ def _labelled(row: Mapping[str, Any]) -> tuple[GpuSpec, int, tuple[str, ...]]:
     label = labels[0] if labels else (row.get("labels") or {}).get(_LABEL)
     if label is None:
         raise ClusterUnavailable(
-            f"node {row['node_ip']} has GPUs, but neither its agent nor a label tells which; start it with "
+            f"node {_name(row)} has GPUs, but neither its agent nor a label tells which; start it with "
             """--resources '{"accelerator_type:H100": 1}'"""
         )
     spec = resolve_gpu(str(label))
-    remark = f"{row['node_ip']}: no agent saw its GPUs, so {label} is taken at its word"
+    remark = f"{_name(row)}: no agent saw its GPUs, so {label} is taken at its word"
     return spec, spec.memory_bytes, tuple(text for text in (remark, spec.assumption) if text)
