@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from orchestrator.cli.output import err
 from orchestrator.deploy import cluster as clusters
+from orchestrator.deploy import local_ray
 from orchestrator.errors import ConfigError
 from orchestrator.remote import ray_up, which
 from orchestrator.remote.cluster_file import ClusterFile
@@ -125,7 +126,7 @@ def _here_since_s() -> float | None:
     found = clusters.find_cluster(None)
     if found is None:
         return None
-    record = read_record(clusters.RECORD) or {}
+    record = read_record(local_ray.RECORD) or {}
     return float(record.get("started") or 0) if found.ours else math.inf
 
 
