@@ -102,9 +102,11 @@ def test_files_are_handed_on_with_their_content(run: Runner, tmp_path: Path) -> 
         (tmp_path / name).write_text("model: m\n")
     run("deploy", "-f", tmp_path / "my service.yaml", "--cluster", CLUSTER)
     run("plan", "m", "--live", "--cluster", CLUSTER, "--rules", tmp_path / "rules.yaml")
+    run("deploy", "m", f"--plan={tmp_path}/rules.yaml", "--cluster", CLUSTER)
     assert [words for _, words in FakeRemote.ran] == [
         ["deploy", "--file", SentFile("my service.yaml", b"model: m\n"), "--"],
         ["plan", "--live", "--rules", SentFile("rules.yaml", b"model: m\n"), "--", "m"],
+        ["deploy", "--plan", SentFile("rules.yaml", b"model: m\n"), "--", "m"],
     ]
     code, _, err = run("deploy", "-f", tmp_path / "none.yaml", "--cluster", CLUSTER)
     assert (code, err.splitlines()[-1]) == (1, f"error: {tmp_path}/none.yaml: No such file or directory")
