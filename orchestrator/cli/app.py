@@ -20,7 +20,7 @@ from orchestrator.cli import (
     plan_diff,
     status,
 )
-from orchestrator.cli.remote import ClusterCommand
+from orchestrator.cli.cluster_command import ClusterCommand
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Commands that act on a cluster: here, or, for a cluster elsewhere, on its head. The one seam is `ClusterCommand`."""
+"""A command for a cluster elsewhere: handed on to its head, or run here through the way in to its front."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
+from orchestrator.cli.cluster_command import WHERE, ClusterCommand
 from orchestrator.cli.output import err
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import local_ray
@@ -24,97 +24,57 @@ from orchestrator.remote.messages import SentFile, Word
 from orchestrator.store.home import read_record
 
 MAX_SENT_BYTES = 64 * 1024 * 1024
-CLUSTER_HELP = "The file that `ray up` took: act on that cluster, over SSH. Default: the cluster used last."
-HERE_HELP = "`local`: act on this machine, whatever was used last."
-_WORDS = "orchestrator.words"
-# Options that say where a command runs; what is left of it runs there.
-_WHERE = ("cluster", "address")
 
 
-def _where_options() -> list[Any]:
-    """The options that say where a command runs, as typer would make them of a command's parameters."""
+def invoke(command: ClusterCommand, ctx: Any, here: Callable[[Any], Any]) -> Any:
+    """Run a command on the cluster it means: `here`, or on the head of one elsewhere."""
+    given = command.given(ctx)
+    file = _elsewhere(command, given)
+    if file is None:
+        result = here(ctx)
+        if given.get("address") == which.HERE and command.name != "down":
+            which.forget()
+        return result
+    head = ray_up.find_head(file)
+    _say(f"cluster: {head}")
+    remote = Remote(head)
+    if command.name == "chat":  # a conversation runs here, through the tunnel
+        ctx.obj = remote.way_in()
+        return here(ctx)
+    words = [str(command.name), *_forwarded(command, ctx, given)]
+    raise typer.Exit(_run(remote, words, ctx.params))
 
-    def where(
-        cluster: str = typer.Option(None, metavar="FILE", help=CLUSTER_HELP, show_default=False),
-        address: str = typer.Option(None, metavar=which.HERE, help=HERE_HELP, show_default=False),
-    ) -> None: ...
 
-    donor = typer.Typer(add_completion=False)
-    donor.command()(where)
-    return [param for param in typer.main.get_command(donor).params if param.name in _WHERE]
+def _elsewhere(command: ClusterCommand, given: Mapping[str, Any]) -> ClusterFile | None:
+    """The file of the cluster elsewhere that is meant, if any."""
+    address = given.get("address")
+    if address not in (None, which.HERE) and not command.takes_address:
+        raise ConfigError(f"--address {address}: {command.name} takes only `{which.HERE}`, or --cluster FILE")
+    cluster = given.get("cluster")
+    return which.choose(
+        cluster=Path(cluster) if cluster is not None else None,
+        address=address,
+        environ=os.environ,
+        last_used=which.last_used(),
+        brought_up=lambda: ray_up.clusters_up(which.CLUSTER_CONFIGS),
+        here_since_s=_here_since_s,
+        say=_say,
+    )
 
 
-class ClusterCommand(TyperCommand):
-    """A command with `--cluster` and `--address`, which a cluster elsewhere runs on its head instead of here."""
-
-    def __init__(self, name: str | None, **settings: Any) -> None:
-        super().__init__(name, **settings)
-        own = {param.name for param in self.params}
-        self._takes_address = "address" in own
-        for option in _where_options():
-            if option.name not in own:
-                option.expose_value = False
-                self.params.append(option)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_WORDS] = list(args)
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
-
-    def invoke(self, ctx: Any) -> Any:
-        given = self._given(ctx)
-        file = self._elsewhere(ctx, given)
-        if file is None:
-            result = super().invoke(ctx)
-            if given.get("address") == which.HERE and self.name != "down":
-                which.forget()
-            return result
-        head = ray_up.find_head(file)
-        _say(f"cluster: {head}")
-        remote = Remote(head)
-        if self.name == "chat":  # a conversation runs here, through the tunnel
-            ctx.obj = remote.way_in()
-            return super().invoke(ctx)
-        words = [str(self.name), *self._forwarded(ctx, given)]
-        raise typer.Exit(_run(remote, words, ctx.params))
-
-    def _given(self, ctx: Any) -> dict[str, Any]:
-        """What was written on the command line for each parameter, as it was written."""
-        written, _, _ = self.make_parser(ctx).parse_args(list(ctx.meta[_WORDS]))
-        sources = {name: ctx.get_parameter_source(name) for name in written}
-        return {name: written[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-
-    def _elsewhere(self, ctx: Any, given: Mapping[str, Any]) -> ClusterFile | None:
-        """The file of the cluster elsewhere that is meant, if any."""
-        if self.name == "plan" and not ctx.params["live"]:
-            return None
-        address = given.get("address")
-        if address not in (None, which.HERE) and not self._takes_address:
-            raise ConfigError(f"--address {address}: {self.name} takes only `{which.HERE}`, or --cluster FILE")
-        cluster = given.get("cluster")
-        return which.choose(
-            cluster=Path(cluster) if cluster is not None else None,
-            address=address,
-            environ=os.environ,
-            last_used=which.last_used(),
-            brought_up=lambda: ray_up.clusters_up(which.CLUSTER_CONFIGS),
-            here_since_s=_here_since_s,
-            say=_say,
-        )
-
-    def _forwarded(self, ctx: Any, given: Mapping[str, Any]) -> list[Word]:
-        """The command line for the head: options by their long names, files with their content, then the rest."""
-        options: list[Word] = []
-        for param in self.params:
-            if param.name in given and param.name not in _WHERE and param.param_type_name == "option":
-                options += _as_words(param, given[str(param.name)], ctx.params[param.name])
-        positional = [
-            word
-            for param in self.params
-            if param.name in given and param.param_type_name == "argument"
-            for word in _listed(given[str(param.name)])
-        ]
-        return [*options, "--", *positional, *ctx.args]
+def _forwarded(command: ClusterCommand, ctx: Any, given: Mapping[str, Any]) -> list[Word]:
+    """The command line for the head: options by their long names, files with their content, then the rest."""
+    options: list[Word] = []
+    for param in command.params:
+        if param.name in given and param.name not in WHERE and param.param_type_name == "option":
+            options += _as_words(param, given[str(param.name)], ctx.params[param.name])
+    positional = [
+        word
+        for param in command.params
+        if param.name in given and param.param_type_name == "argument"
+        for word in _listed(given[str(param.name)])
+    ]
+    return [*options, "--", *positional, *ctx.args]
 
 
 def _say(line: str) -> None:
