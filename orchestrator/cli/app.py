@@ -15,7 +15,11 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator import __version__
+from orchestrator.cli.cluster_command import ClusterCommand
 from orchestrator.errors import OrchestratorError
+
+# Commands about a cluster, which may be elsewhere: then they run on its head.
+ON_A_CLUSTER = {"plan", "deploy", "status", "chat", "logs", "delete", "down"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class _Listed:
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
         command = alone.command(
             name,
+            cls=ClusterCommand if name in ON_A_CLUSTER else None,
             help=getattr(module, self.help, None),
             epilog=getattr(module, "EPILOG", None),
             context_settings=getattr(module, "CONTEXT_SETTINGS", None),

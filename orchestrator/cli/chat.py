@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import typer
 
 from orchestrator.cli.output import JsonOption, err, print_json
+from orchestrator.cli.remote import way_in_of
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.session import the_front
 from orchestrator.errors import ConfigError
+from orchestrator.remote.forward import WayIn
 from orchestrator.store.secrets import ensure_api_key, read_api_key
 
 HELP = """Ask a deployed model; without QUESTION, talk until an empty line.
@@ -20,6 +22,7 @@ HELP = """Ask a deployed model; without QUESTION, talk until an empty line.
 
 
 def chat(
+    context: typer.Context,
     model: str = typer.Argument(..., help="The name it is served under."),
     question: str = typer.Argument(None, help="One question; its answer is printed.", show_default=False),
     max_tokens: int = typer.Option(256, min=1, help="The longest answer, in tokens."),
@@ -28,7 +31,8 @@ def chat(
 ) -> None:
     if as_json and question is None:
         raise ConfigError("--json needs a QUESTION")
-    api = PublicApi(the_front().base_url, read_api_key(ensure_api_key()))
+    way_in = way_in_of(context) or WayIn(the_front().base_url, ensure_api_key())
+    api = PublicApi(way_in.base_url, read_api_key(way_in.api_key_path))
     messages: list[dict[str, str]] = []
     for asked in [question] if question is not None else _questions():
         messages.append({"role": "user", "content": asked})

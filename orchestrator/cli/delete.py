@@ -13,7 +13,8 @@ from orchestrator.errors import ApplyFailed, ClusterUnavailable, UnknownModel
 DELETE_HELP = """Take a deployed model away: answers already begun are finished, then its processes end."""
 DOWN_HELP = """Stop everything that was started here: every model, the front, and the Ray that `deploy` started.
 
-A Ray that was already running is left alone, and so are its other applications.
+A Ray that was already running is left alone, and so are its other applications. Of a cluster that `ray up` made, the
+models and the front end, and with them the way in from here; `ray down` ends the rest.
 """
 
 

@@ -20,6 +20,7 @@ from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_engine_arguments, read_service
 from orchestrator.errors import ApplyFailed, ConfigError
 from orchestrator.plan import load_plan
+from orchestrator.remote import seen
 from orchestrator.store.secrets import ensure_api_key
 
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -147,8 +148,8 @@ def _document(outcome: Outcome, base_url: str, service: Service) -> dict[str, An
         "kv_cache_tokens": outcome.facts.get("kv_cache_tokens"),
         "layout": outcome.plan.parallelism.label() if outcome.plan else None,
         "rank_warnings": outcome.facts.get("rank_warnings", []),
-        "base_url": base_url,
-        "api_key_file": str(ensure_api_key()) if service.access.auth else None,
+        "base_url": seen.base_url(base_url),
+        "api_key_file": seen.api_key_file(str(ensure_api_key())) if service.access.auth else None,
     }
 
 
@@ -163,5 +164,8 @@ def _print_outcome(outcome: Outcome, base_url: str, service: Service, wait: bool
         err.print(f"  warning: {odd}", highlight=False, markup=False)
     verb = outcome.action if wait or outcome.action == "unchanged" else "submitted"
     out.print(f"{outcome.name}: {verb}", highlight=False)
-    out.print(f"base_url: {base_url}", highlight=False)
-    out.print(f"api_key:  {'in ' + str(ensure_api_key()) if service.access.auth else 'not needed'}", highlight=False)
+    out.print(f"base_url: {seen.base_url(base_url)}", highlight=False)
+    out.print(
+        f"api_key:  {'in ' + seen.api_key_file(str(ensure_api_key())) if service.access.auth else 'not needed'}",
+        highlight=False,
+    )

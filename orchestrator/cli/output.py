@@ -20,8 +20,8 @@ JsonOption = typer.Option(False, "--json", help="Print JSON on stdout and nothin
 AddressOption = typer.Option(
     None,
     "--address",
-    help="Ray's dashboard (host, host:port or URL), or `local` for the one started here. "
-    "Default: RAY_DASHBOARD_URL, the Ray started here, or port 8265.",
+    help="Ray's dashboard (host, host:port or URL), or `local` for this machine's own. "
+    "Default: RAY_DASHBOARD_URL, the cluster used last, the Ray started here, or port 8265.",
     show_default=False,
 )
 

@@ -14,6 +14,7 @@ from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.deploy.serve_config import failure
 from orchestrator.deploy.session import connected
 from orchestrator.errors import ApplyFailed, ClusterUnavailable
+from orchestrator.remote import seen
 from orchestrator.units import format_bytes
 
 HELP = """Show the cluster, the front and every deployed model. Exit code 0 also when nothing runs: that is a state."""
@@ -32,7 +33,7 @@ def collect(address: str | None) -> dict[str, Any]:
     front = fronts.running_front()
     document: dict[str, Any] = {
         "ray": None,
-        "front": {"base_url": front.base_url, "pid": front.pid} if front else None,
+        "front": {"base_url": seen.base_url(front.base_url), "pid": front.pid} if front else None,
         "models": [],
     }
     if address is None and clusters.find_cluster(None) is None:

@@ -1,4 +1,4 @@
-"""The command-line runner as a fixture."""
+"""The command-line runner as a fixture; what this machine's user has brought up or used is none of the tests'."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.remote import ray_up
 from tests.unit.cli.runner import Runner
 
 
@@ -13,6 +14,7 @@ from tests.unit.cli.runner import Runner
 def _state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the state folder, or the catalogue, of whoever runs it."""
     monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(ray_up, "clusters_up", lambda _folder: [])
 
 
 @pytest.fixture
