@@ -14,7 +14,7 @@ from orchestrator.deploy.diff import Change, differences
 from orchestrator.deploy.front import FrontControl
 from orchestrator.deploy.placing import waits_for
 from orchestrator.deploy.public_api import PublicApi
-from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.ray_api import RayApi, RayNode
 from orchestrator.deploy.remove import wait_until_gone
 from orchestrator.deploy.render import IMPORT_PATH
 from orchestrator.deploy.serve_config import (
@@ -34,6 +34,8 @@ from orchestrator.units import format_seconds
 POLL_S = 0.5
 # How long Ray Serve may take to notice what the engine has already told.
 SETTLE_S = 30.0
+# How old Ray's account of used resources may be.
+ACCOUNT_AGE_S = 8.0
 # A placement that takes longer than this is explained.
 WAITING_S = 10.0
 
@@ -104,15 +106,29 @@ class Deployer:
             return outcome
 
     def _preflight(self, app: Mapping[str, Any], before: Mapping[str, Any] | None, weights_bytes: int | None) -> None:
-        nodes, free = self.api.nodes(), self.api.free_resources()
         config = app["args"]["llm_config"]
-        if before is not None:  # it takes the place of what it replaces
-            for resource, held in preflight.resources(before["args"]["llm_config"]).items():
-                free[resource] = free.get(resource, 0) + held
-        preflight.check_place(nodes, config, free)
+        nodes = self._with_a_place(config, before)
         on_gpus = any("GPU" in bundle for bundle in config["placement_group_config"]["bundles"])
         if weights_bytes is not None and not on_gpus and before is None:
             preflight.check_memory(nodes, weights_bytes, config)
+
+    def _with_a_place(self, config: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[RayNode]:
+        """The nodes, once there is room. Ray's account of what is used is seconds old: what was just given up may
+        still count, so a lack has to last. Raises `ApplyFailed` for one that does."""
+        deadline_s = self.clock.monotonic_s() + ACCOUNT_AGE_S
+        while True:
+            nodes, free = self.api.nodes(), self.api.free_resources()
+            if before is not None:  # it takes the place of what it replaces
+                for resource, held in preflight.resources(before["args"]["llm_config"]).items():
+                    free[resource] = free.get(resource, 0) + held
+            try:
+                preflight.check_place(nodes, config, free)
+            except ApplyFailed:
+                if self.clock.monotonic_s() > deadline_s:
+                    raise
+                self.clock.sleep(POLL_S)
+            else:
+                return nodes
 
     def _is_serving(self, details: Mapping[str, Any], name: str) -> bool:
         """Whether an application runs and the front has a replica of it."""

@@ -280,6 +280,15 @@ def test_without_a_place_nothing_is_put() -> None:
     assert world.puts == []
 
 
+def test_what_was_just_given_up_may_still_count_as_used_for_a_while() -> None:
+    def freed(world: World) -> None:
+        world.free_cpus = 2
+
+    world = World({4: freed}, free_cpus=0)
+    assert world.deploy(wait=False).action == "deployed"
+    assert 1004 <= world.time_s < 1008
+
+
 def test_more_replicas_need_more_places() -> None:
     """What the service holds already is free for it; the rest must be."""
     world = World(apps={"m": running(APP)}, live={"m": 1}, free_cpus=1)
