@@ -7,7 +7,7 @@ import sys
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import build, chat, cluster_config, delete, deploy, logs, models, plan, plan_diff, status
+from orchestrator.cli import build, chat, cluster_config, delete, deploy, logs, models, plan, plan_diff, pull, status
 from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command("plan-diff")(plan_diff.plan_diff)
 app.command(help=models.HELP)(models.models)
 app.command(help=build.HELP)(build.build)
 app.command("cluster-config", help=cluster_config.HELP)(cluster_config.cluster_config)
+app.command(help=pull.HELP)(pull.pull)
 app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
 app.command(help=status.HELP)(status.status)
 app.command(help=chat.HELP)(chat.chat)

@@ -12,11 +12,11 @@ from typing import Any
 from orchestrator import demo
 from orchestrator.catalog.entries import CatalogEntry, Checkpoint
 from orchestrator.catalog.registry import load_catalog
-from orchestrator.deploy.checkpoint import check_checkpoint
 from orchestrator.errors import UnknownModel
 from orchestrator.memory.budget import checkpoint_totals
 from orchestrator.store.home import subfolder
 from orchestrator.units import GIB
+from orchestrator.weights.checkpoint import check_checkpoint
 
 _HF_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator import demo
 from orchestrator.deploy.models import known_models, resolve
 from orchestrator.errors import ConfigError, UnknownModel
-from tests.unit.deploy.test_checkpoint_check import SHARD
+from tests.unit.weights.test_checkpoint import SHARD
 
 
 def say(_line: str) -> None:

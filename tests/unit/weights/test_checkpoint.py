@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.checkpoint import check_checkpoint
+from orchestrator.weights.checkpoint import check_checkpoint
 from orchestrator.errors import ConfigError
 
 
