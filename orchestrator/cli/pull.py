@@ -31,6 +31,7 @@ a Ray cluster. Where there is no network, carry a folder made with --to over, an
 # Without a terminal, a line so often.
 LINE_EVERY_S = 10.0
 DRAW_EVERY_S = 0.5
+INTERRUPTED = "interrupted; what was fetched stays, and the next pull goes on from there"
 
 
 def pull(
@@ -70,6 +71,8 @@ def _pull_here(wanted: Wanted, to: Path | None, check_only: bool) -> Outcome:
     drawing.start()
     try:
         return check(wanted, to, meter) if check_only else pull_weights(wanted, to, meter, view.say)
+    except KeyboardInterrupt:
+        raise CheckpointUnavailable(INTERRUPTED) from None
     finally:
         over.set()
         drawing.join()
@@ -85,6 +88,8 @@ def _pull_on_nodes(wanted: Wanted, address: str | None, check_only: bool, as_jso
     view = _Bars()
     try:
         states = pull_nodes.run(connected(address), wanted, check_only, lambda s: view.show(s.node, s.reading))
+    except KeyboardInterrupt:
+        raise CheckpointUnavailable(INTERRUPTED) from None
     finally:
         view.close()
     if as_json:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from huggingface_hub import HfApi, get_token, hf_hub_download
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -17,16 +18,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from orchestrator.errors import CheckpointUnavailable, OrchestratorError, UnknownModel
 from orchestrator.weights import cache
 from orchestrator.weights.manifest import safe_name
-from orchestrator.weights.origin import Advance, Listing, RemoteFile, Unreachable
+from orchestrator.weights.origin import PART_SUFFIX, Advance, Listing, RemoteFile, Unreachable, part_of
 from orchestrator.weights.source import MAIN, HubSource
 
 ASK_TIMEOUT_S = 30.0
 # A download that is alive writes all the time; one that was killed leaves a file nobody writes to any more.
 ABANDONED_AFTER_S = 600.0
+# Of a smaller file nothing is kept: the library reads 10 MiB at a time, and what it has of them is lost with it.
+RESUMED_FROM_BYTES = 10 << 20
 _HTTP_LIBRARIES = ("httpx", "httpx2", "requests")
 
 
@@ -52,29 +57,68 @@ class HubOrigin:
     def fetch(self, listing: Listing, file: RemoteFile, folder: Path, advance: Advance) -> None:
         """Into the hub's cache where `folder` is the cache's own, else as a plain file.
 
-        A connection that breaks is taken up again where it broke. Of a process that ends, whole files stay.
+        The library links the cache together, and brings what it has a faster protocol for (Xet), a file at a time. A
+        large file that comes by HTTP goes on where an earlier transfer of it broke off, whichever process that was.
         """
         where: dict[str, Any] = {"local_dir": folder}
         if self._is_snapshot(folder, listing.revision):
             where = {"cache_dir": cache.hub_folder()}
+        count = _counting(advance)
         try:
+            if file.size_bytes >= RESUMED_FROM_BYTES and not (folder / file.name).is_file():
+                self._bring_blob(listing, file, folder, count)
             hf_hub_download(
-                self._source.hf_id, file.name, revision=listing.revision, tqdm_class=_counting(advance), **where
+                self._source.hf_id, file.name, revision=listing.revision, tqdm_class=cast(Any, count), **where
             )
         except OrchestratorError:
             raise
         except Exception as error:
-            raise explain(error, self._source) from error
+            raise explain(error, self._source, fetching=file.name) from error
 
-    def kept_bytes(self, listing: Listing, file: RemoteFile, folder: Path) -> int:  # noqa: ARG002 - as every origin has it
-        """None: the library lets go of what it has of a file whose download ends early."""
-        return 0
+    def kept_bytes(self, listing: Listing, file: RemoteFile, folder: Path) -> int:
+        try:
+            size_bytes = self._part(listing, file, folder).stat().st_size
+        except OSError:
+            return 0
+        return size_bytes if size_bytes <= file.size_bytes else 0
+
+    def _bring_blob(self, listing: Listing, file: RemoteFile, folder: Path, count: type) -> None:
+        """The file's bytes where the library will look for them, unless it has a faster way to bring them."""
+        url = hf_hub_url(self._source.hf_id, file.name, revision=listing.revision)
+        told = get_hf_file_metadata(url)
+        if told.etag is None or (told.xet_file_data is not None and _speaks_xet()):
+            return
+        target, part = folder / file.name, self._part(listing, file, folder)
+        if self._is_snapshot(folder, listing.revision):
+            target = self._blobs() / told.etag
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        kept_bytes = self.kept_bytes(listing, file, folder)
+        with part.open("r+b" if kept_bytes else "wb") as local:
+            local.seek(kept_bytes)
+            http_get(
+                url,
+                local,
+                resume_size=kept_bytes,
+                headers=build_hf_headers(),
+                expected_size=file.size_bytes,
+                tqdm_class=cast(Any, count),
+            )
+        part.replace(target)
+
+    def _part(self, listing: Listing, file: RemoteFile, folder: Path) -> Path:
+        if self._is_snapshot(folder, listing.revision):
+            return self._blobs() / f"{file.sha256 or file.git_sha1}{PART_SUFFIX}"
+        return part_of(folder / file.name, listing.revision)
+
+    def _blobs(self) -> Path:
+        return cache.repository(self._source.hf_id) / "blobs"
 
     def sweep(self, folder: Path, revision: str) -> None:
         """Remove what killed downloads left behind."""
         parts = folder / ".cache" / "huggingface" / "download"
         if self._is_snapshot(folder, revision):
-            parts = cache.repository(self._source.hf_id) / "blobs"
+            parts = self._blobs()
         for path in parts.rglob("*.incomplete"):
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
                 path.unlink(missing_ok=True)
@@ -83,7 +127,7 @@ class HubOrigin:
         return folder == cache.snapshot(self._source.hf_id, revision)
 
 
-def explain(error: Exception, source: HubSource) -> Exception:
+def explain(error: Exception, source: HubSource, fetching: str = "") -> Exception:
     """The library's error as one line with the way out; a bug stays as it is."""
     hf_id, page = source.hf_id, f"https://huggingface.co/{source.hf_id}"
     has_token = get_token() is not None
@@ -105,7 +149,7 @@ def explain(error: Exception, source: HubSource) -> Exception:
     if isinstance(error, OfflineModeIsEnabled):
         return Unreachable(f"{source} was not asked for: HF_HUB_OFFLINE is set; {_WITHOUT_NETWORK}")
     if isinstance(error, LocalEntryNotFoundError):
-        return Unreachable(f"the Hugging Face hub broke off while fetching {hf_id}; pull again, it goes on from there")
+        return Unreachable(f"no answer for a file of {hf_id}; pull again, it goes on from there")
     if isinstance(error, EntryNotFoundError):
         return CheckpointUnavailable(f"{hf_id} lists a file that it does not give: {_line(error)}")
     if isinstance(error, HfHubHTTPError):
@@ -116,6 +160,11 @@ def explain(error: Exception, source: HubSource) -> Exception:
         if _status(error) == 429 or _status(error) >= 500:
             return Unreachable(f"the hub answers {_status(error)} for {hf_id}; pull again later, it goes on from there")
         return CheckpointUnavailable(f"the hub answers {_status(error)} for {hf_id}: {_line(error)}")
+    if _of_http(error) and fetching:
+        return Unreachable(
+            f"the connection broke off while fetching {fetching} of {hf_id} ({type(error).__name__}); "
+            "pull again, it goes on from there"
+        )
     if _of_http(error):
         return Unreachable(
             f"no network: the Hugging Face hub cannot be reached ({type(error).__name__}); {_WITHOUT_NETWORK}"
@@ -162,6 +211,10 @@ def _counting(advance: Advance) -> type:
         update_transfer = set_postfix_str = set_transfer_postfix_str = refresh = close = _ignore
 
     return Counting
+
+
+def _speaks_xet() -> bool:
+    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
 
 
 def _of_http(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol
 from orchestrator.errors import CheckpointUnavailable
 
 Advance = Callable[[int], None]
+PART_SUFFIX = ".part"
 
 
 class Unreachable(CheckpointUnavailable):
@@ -45,3 +46,8 @@ class Origin(Protocol):
 
     def kept_bytes(self, listing: Listing, file: RemoteFile, folder: Path) -> int:
         """Bytes of `file` that a broken transfer left, and that need not be moved again."""
+
+
+def part_of(target: Path, revision: str) -> Path:
+    """Where a file of a revision grows until it is whole."""
+    return target.with_name(f".{target.name}.{revision[:12]}{PART_SUFFIX}")

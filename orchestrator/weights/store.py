@@ -12,11 +12,10 @@ import fsspec
 
 from orchestrator.errors import CheckpointUnavailable, OrchestratorError
 from orchestrator.weights.manifest import MANIFEST, Manifest, parse_manifest, safe_name
-from orchestrator.weights.origin import Advance, Listing, RemoteFile, Unreachable
+from orchestrator.weights.origin import Advance, Listing, RemoteFile, Unreachable, part_of
 from orchestrator.weights.source import StoreSource
 
 CHUNK_BYTES = 8 << 20
-PART_SUFFIX = ".part"
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hdfs": "pyarrow"}
 
 
@@ -50,7 +49,7 @@ class StoreOrigin:
 
     def fetch(self, listing: Listing, file: RemoteFile, folder: Path, advance: Advance) -> None:
         """Goes on where an earlier transfer of the same revision broke off."""
-        target, part = folder / file.name, self._part(listing, file, folder)
+        target, part = folder / file.name, part_of(folder / file.name, listing.revision)
         if target.is_file():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,14 +66,10 @@ class StoreOrigin:
 
     def kept_bytes(self, listing: Listing, file: RemoteFile, folder: Path) -> int:
         try:
-            size_bytes = self._part(listing, file, folder).stat().st_size
+            size_bytes = part_of(folder / file.name, listing.revision).stat().st_size
         except OSError:
             return 0
         return size_bytes if size_bytes <= file.size_bytes else 0
-
-    def _part(self, listing: Listing, file: RemoteFile, folder: Path) -> Path:
-        target = folder / file.name
-        return target.with_name(f".{target.name}.{listing.revision[:12]}{PART_SUFFIX}")
 
     @staticmethod
     def _manifest(disk: Any, root: str) -> Manifest | None:

@@ -22,6 +22,7 @@ from orchestrator.weights.manifest import (
     complete,
     digests_of,
     forget,
+    read_manifest,
     record_of,
     touched,
     write_manifest,
@@ -34,6 +35,8 @@ from orchestrator.weights.wanted import Wanted
 
 # Files at once: one connection rarely fills a data centre's line.
 TRANSFERS = 8
+# Holds the revision that is being fetched, until the manifest does.
+BEGUN = ".pull.revision"
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 
@@ -67,6 +70,8 @@ class Transfer:
             if not damage_by_bytes(self._folder, manifest, changed, self._meter):
                 self._remember(manifest, changed)
                 return Arrived(manifest, 0)
+        before = read_manifest(self._folder)
+        self._drop_other_revisions(before)
         forget(self._folder)
         if isinstance(self._origin, HubOrigin):
             self._origin.sweep(self._folder, self._listing.revision)
@@ -76,7 +81,24 @@ class Transfer:
         records = {file.name: record_of(self._folder / file.name, digests[file.name].sha256) for file in files}
         manifest = Manifest(self._wanted.model, self._told_source(), self._listing.revision, records)
         write_manifest(self._folder, manifest)
+        self._clear_up(before, manifest)
         return Arrived(manifest, self._moved_bytes)
+
+    def _drop_other_revisions(self, before: Manifest | None) -> None:
+        """Where the source tells no digests, nothing but a note tells old bytes from new ones of the same size."""
+        note = self._folder / BEGUN
+        begun = before.revision if before else note.read_text().strip() if note.is_file() else ""
+        if begun != self._listing.revision:
+            for file in self._listing.files.values():
+                if not (file.sha256 or file.git_sha1):
+                    _remove(self._folder / file.name)
+        note.write_text(self._listing.revision)
+
+    def _clear_up(self, before: Manifest | None, now: Manifest) -> None:
+        """What the folder held of an earlier revision, and the note on this one."""
+        for name in set(before.files if before else ()) - set(now.files):
+            _remove(self._folder / name)
+        (self._folder / BEGUN).unlink(missing_ok=True)
 
     def _fetch_all(self) -> list[RemoteFile]:
         """First what is small, since it tells which of the large files are needed."""
