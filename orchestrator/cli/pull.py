@@ -15,9 +15,11 @@ from orchestrator.deploy import pull_nodes
 from orchestrator.deploy.session import connected
 from orchestrator.errors import CheckpointUnavailable, ConfigError
 from orchestrator.units import format_bytes
+from orchestrator.weights import pins
 from orchestrator.weights.meter import Meter, Reading
 from orchestrator.weights.pull import Outcome, check
 from orchestrator.weights.pull import pull as pull_weights
+from orchestrator.weights.source import HubSource
 from orchestrator.weights.wanted import Wanted, want
 
 HELP = """Fetch the weights of MODEL and check every byte, before `deploy` needs them. What is here stays as it is.
@@ -57,6 +59,7 @@ def pull(
     if address is not None:
         raise ConfigError("--address names a cluster, which only --nodes pulls on")
     outcome = _pull_here(wanted, to.expanduser().absolute() if to else None, check_only)
+    _remember(wanted, [outcome.revision])
     if as_json:
         print_json({**asdict(outcome), "folder": str(outcome.folder)})
     else:
@@ -92,6 +95,7 @@ def _pull_on_nodes(wanted: Wanted, address: str | None, check_only: bool, as_jso
         raise CheckpointUnavailable(INTERRUPTED) from None
     finally:
         view.close()
+    _remember(wanted, [state.outcome["revision"] for state in states if state.outcome])
     if as_json:
         print_json([state.document() for state in states])
     else:
@@ -102,6 +106,12 @@ def _pull_on_nodes(wanted: Wanted, address: str | None, check_only: bool, as_jso
     failed = [state for state in states if state.error]
     if failed:
         raise CheckpointUnavailable(f"{len(failed)} of {len(states)} nodes failed; {failed[0].node}: {failed[0].error}")
+
+
+def _remember(wanted: Wanted, revisions: list[str]) -> None:
+    """What is deployed from now on is what was pulled, wherever the engine runs."""
+    if isinstance(wanted.source, HubSource) and wanted.source.hf_id == wanted.model and len(set(revisions)) == 1:
+        pins.remember(wanted.model, revisions[0])
 
 
 def _print(outcome: Outcome) -> None:

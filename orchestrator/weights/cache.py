@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.weights.manifest import MANIFEST, Manifest, complete, read_manifest
-from orchestrator.weights.source import COMMIT
+from orchestrator.weights.source import COMMIT, HF_ID, NAME
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def snapshot(hf_id: str, commit: str) -> Path:
 def copy_of(model: str) -> Path:
     """The folder of a model that came from elsewhere than the hub."""
     return hf_home() / "orchestrator" / model.replace("/", "--")
+
+
+def may_name(model: str) -> bool:
+    """Whether `model` can be the name of something in the cache, and is no path."""
+    return HF_ID.fullmatch(model) is not None or NAME.fullmatch(model) is not None
 
 
 def find(model: str, revision: str | None = None) -> Local | None:

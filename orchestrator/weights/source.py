@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from orchestrator.errors import ConfigError
 
 HF_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What somebody may call weights that come from elsewhere than the hub.
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MAIN = "main"
 _REVISION = re.compile(r"[\w.][\w./-]{0,199}")

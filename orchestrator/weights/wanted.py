@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from orchestrator.catalog.registry import load_catalog
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError, UnknownModel
 from orchestrator.memory.budget import checkpoint_totals
-from orchestrator.weights.source import HF_ID, HubSource, Source, check_revision, parse_source
-
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
+from orchestrator.weights.source import HF_ID, NAME, HubSource, Source, check_revision, parse_source
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def want(model: str, revision: str | None = None, origin: str | None = None) -> 
         return Wanted(checkpoint.hf_id, source or hub, entry.needs_remote_code, size_bytes)
     if HF_ID.fullmatch(model):
         return Wanted(model, source or HubSource(model, revision))
-    if source is not None and _NAME.fullmatch(model):
+    if source is not None and NAME.fullmatch(model):
         return Wanted(model, source)
     names = load_catalog().names
     raise UnknownModel(
