@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
-from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.units import MIB
 
@@ -41,9 +41,9 @@ def snapshot_from(
     `agents` are the rows of `/nodes?view=summary`: what each node's agent measured. `states` are those of
     `/api/v0/nodes?detail=true`: resources and labels. Raises `ClusterUnavailable` where no node has a GPU.
     """
-    measured = {row.get("raylet", {}).get("nodeId"): row.get("gpus") or [] for row in agents}
+    measured = {row.get("raylet", {}).get("nodeId"): row for row in agents}
     alive = sorted((row for row in states if row["state"] == "ALIVE"), key=lambda row: str(row["node_ip"]))
-    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []))]
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], {}))]
     if not seen:
         raise ClusterUnavailable(f"no live node of {name} has a GPU")
     remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
@@ -55,10 +55,11 @@ def snapshot_from(
     )
 
 
-def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Iterator[_Seen]:
+def _node(row: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return
+    gpus = agent.get("gpus") or []
     spec, memory_bytes, remarks = _measured(gpus) if gpus else _labelled(row)
     node = NodeSnapshot(
         name=str(row["node_ip"]),
@@ -68,8 +69,22 @@ def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Iterator
         interconnect="nvlink" if spec.has_nvlink else "pcie",
         gpus_in_use=frozenset(gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)),
         failure_domain=str((row.get("labels") or {}).get(_ZONE, "")),
+        host=_host(agent),
     )
     yield _Seen(node, remarks)
+
+
+def _host(agent: Mapping[str, Any]) -> HostFacts | None:
+    """Memory and disk that are free now; the agent reports nothing in the first seconds of a node's life.
+
+    `mem` is total, available, percent, used; `disk` holds total, used, free and percent for / and for the disk of Ray's
+    files, and inside a Kubernetes pod a dummy of one byte.
+    """
+    free = [int(disk["free"]) for disk in (agent.get("disk") or {}).values() if int(disk["total"]) > 1]
+    memory = agent.get("mem") or ()
+    if not free and not memory:
+        return None
+    return HostFacts(int(memory[1]) if memory else None, max(free, default=None), measured=True)
 
 
 def _is_taken(gpu: Mapping[str, Any]) -> bool:

@@ -1,0 +1,53 @@
+"""What a command asks for: a name of the catalogue at its revision, a hub id, or any name with a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.catalog.entries import parse_entries
+from orchestrator.catalog.registry import Catalog, load_catalog
+from orchestrator.errors import ConfigError, UnknownModel
+from orchestrator.weights import wanted
+from orchestrator.weights.source import HubSource, StoreSource
+from orchestrator.weights.wanted import want
+
+COMMIT = "a" * 40
+
+
+def test_a_name_of_the_catalogue_is_its_default_checkpoint() -> None:
+    kimi = want("kimi-k2")
+    assert kimi.model == "moonshotai/Kimi-K2-Instruct"
+    assert kimi.source == HubSource("moonshotai/Kimi-K2-Instruct", load_catalog().entries[0].checkpoints[0].revision)
+    assert kimi.remote_code
+    assert kimi.size_bytes == 1_029_173_256_720
+    assert not want("deepseek-v3").remote_code
+
+
+def test_a_revision_of_the_catalogue_is_pulled_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = {
+        "hf_id": "org/m", "revision": COMMIT, "quantization": "BF16", "config": "mistralai--Mixtral-8x7B-v0.1.json",
+        "sources": [{"where": "here", "date": "2026-01-01"}],
+    }  # fmt: skip
+    entry = {"name": "m", "hf_id": "org/m", "checkpoints": [checkpoint], "default_checkpoint": "org/m"}
+    monkeypatch.setattr(wanted, "load_catalog", lambda: Catalog(parse_entries({"models": [entry]}, "test")))
+    assert want("m").source == HubSource("org/m", COMMIT)
+    assert want("m", "main").source == HubSource("org/m", "main")
+    with pytest.raises(ConfigError, match="revision"):
+        parse_entries({"models": [entry | {"checkpoints": [checkpoint | {"revision": "main"}]}]}, "test")
+
+
+def test_a_hub_id_and_any_name_with_a_source(tmp_path: Path) -> None:
+    assert want("org/other", "v1").source == HubSource("org/other", "v1")
+    assert want("my-model", origin="s3://bucket/mine").source == StoreSource("s3://bucket/mine")
+    assert want("kimi-k2", origin=str(tmp_path)).model == "moonshotai/Kimi-K2-Instruct"
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--revision .* write it into the source"):
+        want("org/m", "v1", "s3://bucket/m")
+    with pytest.raises(UnknownModel, match="kimi-k2"):
+        want("kimi-k3")
+    with pytest.raises(UnknownModel, match="together with --from"):
+        want("my-model")
