@@ -47,8 +47,7 @@ def pull(wanted: Wanted, to: Path | None, meter: Meter, say: Say) -> Outcome:
     """
     with _plain_disk_errors(to or cache.hf_home()):
         if (local := _here_without_asking(wanted, to)) is not None:
-            _remember_last(wanted, local.folder, local.manifest.revision)
-            return _outcome(wanted, local, "already there")
+            return _already_there(wanted, local)
         origin = _origin(wanted)
         meter.begin(f"asking {wanted.source}", 0)
         try:
@@ -56,6 +55,9 @@ def pull(wanted: Wanted, to: Path | None, meter: Meter, say: Say) -> Outcome:
         except Unreachable as error:
             return _what_is_here(wanted, to, error)
         folder = to or _place(wanted, listing.revision)
+        # Looked at before the lock is taken, which a disk that is only read here would refuse.
+        if (local := _untouched(folder, listing.revision, wanted)) is not None:
+            return _already_there(wanted, local)
         folder.mkdir(parents=True, exist_ok=True)
 
         def wait(line: str) -> None:
@@ -98,9 +100,20 @@ def _here_without_asking(wanted: Wanted, to: Path | None) -> cache.Local | None:
     if commit is None:
         return None
     local = _at(to) if to else cache.find(wanted.model, commit)
-    if local is None or local.manifest.revision != commit or not has_code(local.manifest, wanted):
+    return _untouched(local.folder, commit, wanted) if local else None
+
+
+def _untouched(folder: Path, revision: str, wanted: Wanted) -> cache.Local | None:
+    """What `folder` holds, if it is whole, of that revision, and as it was when its bytes were last read."""
+    local = _at(folder)
+    if local is None or local.manifest.revision != revision or not has_code(local.manifest, wanted):
         return None
-    return None if touched(local.folder, local.manifest) else local
+    return None if touched(folder, local.manifest) else local
+
+
+def _already_there(wanted: Wanted, local: cache.Local) -> Outcome:
+    _remember_last(wanted, local.folder, local.manifest.revision)
+    return _outcome(wanted, local, "already there")
 
 
 def _what_is_here(wanted: Wanted, to: Path | None, error: Unreachable) -> Outcome:
