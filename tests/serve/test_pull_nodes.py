@@ -50,7 +50,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     token_file = home / "hf-token"
     token_file.write_text(TOKEN)
     gated = Repository(COMMIT, files(), gated=True)
-    with fake_hub({"org/model": Repository(COMMIT, files()), "org/gated": gated}) as hub:
+    repositories = {"org/model": Repository(COMMIT, files()), "org/gated": gated}
+    repositories["org/shared"] = Repository(COMMIT, files(), slow_s=0.002)
+    with fake_hub(repositories) as hub:
         shared = {"HF_ENDPOINT": hub.url, "HF_TOKEN_PATH": str(token_file)}
         environments = ({**shared, "HF_HOME": str(caches[0])}, {**shared, "HF_HOME": str(caches[1])})
         with two_nodes(home, environments) as url:
@@ -88,6 +90,19 @@ def test_one_damaged_node_is_named_and_mended_alone(rig: Rig) -> None:
     assert f"{ADDRESSES[0]}: already there" in out
     assert f"{ADDRESSES[1]}: fetched" in out
     assert rig.hub.sent() == {SMALL: len(files()[SMALL])}
+
+
+def test_nodes_that_share_a_disk_fetch_once(rig: Rig) -> None:
+    """The same folder under both caches, as a network disk would have it: the second node waits and finds it whole."""
+    shared = rig.snapshot(0, "org/shared").parents[1]
+    shared.mkdir(parents=True)
+    rig.snapshot(1, "org/shared").parents[2].mkdir(parents=True, exist_ok=True)
+    rig.snapshot(1, "org/shared").parents[1].symlink_to(shared)
+    rig.hub.asked.clear()
+    code, out, err = rig.operator.run("org/shared", "--nodes", "--json")
+    assert code == 0, err
+    assert sorted(row["state"] for row in json.loads(out)) == ["already there", "fetched"]
+    assert rig.hub.sent()[LARGE] == len(files()[LARGE])
 
 
 def test_nodes_use_their_own_token_and_the_operators_never_reaches_ray(rig: Rig) -> None:
