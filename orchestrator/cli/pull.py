@@ -22,10 +22,11 @@ from orchestrator.weights.pull import pull as pull_weights
 from orchestrator.weights.source import HubSource
 from orchestrator.weights.wanted import Wanted, want
 
-HELP = """Fetch the weights of MODEL and check every byte, before `deploy` needs them. What is here stays as it is.
+HELP = """Fetch the weights of MODEL and check every byte, before `deploy` needs them.
 
-They come to this machine's cache (below HF_HOME), to the folder of --to, or with --nodes to the cache of every node of
-a Ray cluster. Where there is no network, carry a folder made with --to over, and deploy it or pull --from it.
+They come to this machine's cache (below HF_HOME), to the folder of --to, or
+with --nodes to the cache of every node of a Ray cluster. Where there is no
+network, carry a folder made with --to over, and deploy it or pull --from it.
 
     orchestrator pull kimi-k2 --to /media/disk/kimi-k2
     orchestrator pull kimi-k2 --from /media/disk/kimi-k2

@@ -116,14 +116,17 @@ class Transfer:
 
     def _whole(self, files: Sequence[RemoteFile]) -> dict[str, Digests]:
         """Every file's digests, once they are what the publisher says; a damaged file is fetched anew, once."""
-        digests, damaged = self._digests(files), self._damaged
-        for file, what in (wrong := damaged(files, digests)):
+        digests = self._digests(files)
+        wrong = self._damaged(files, digests)
+        if not wrong:
+            return digests
+        for file, what in wrong:
             self._say(f"{file.name} {what}; it is fetched anew")
             _remove(self._folder / file.name)
         again = [file for file, _ in wrong]
         self._fetch("fetching anew", again)
-        digests |= self._digests(again) if again else {}
-        if still := damaged(again, digests):
+        digests |= self._digests(again)
+        if still := self._damaged(again, digests):
             raise CheckpointUnavailable(
                 f"{self._wanted.source}: {still[0][0].name} {still[0][1]}, for the second time; "
                 "its source is damaged, or something on the way changes it"

@@ -8,6 +8,8 @@ from orchestrator.catalog.registry import load_catalog
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError, UnknownModel
 from orchestrator.memory.budget import checkpoint_totals
+from orchestrator.weights.cache import copy_of
+from orchestrator.weights.manifest import read_manifest
 from orchestrator.weights.source import HF_ID, NAME, HubSource, Source, check_revision, parse_source
 
 
@@ -44,8 +46,16 @@ def want(model: str, revision: str | None = None, origin: str | None = None) -> 
         return Wanted(model, source or HubSource(model, revision))
     if source is not None and NAME.fullmatch(model):
         return Wanted(model, source)
+    if (before := _copied(model)) is not None:
+        return Wanted(model, before)
     names = load_catalog().names
     raise UnknownModel(
         f"no model {model!r}{suggest(model, names)}; pull a name of the catalogue, a Hugging Face id, "
         "or any name together with --from"
     )
+
+
+def _copied(model: str) -> Source | None:
+    """Where a copy under a name of its own came from; it may be asked for again without saying so."""
+    manifest = read_manifest(copy_of(model)) if NAME.fullmatch(model) else None
+    return parse_source(manifest.source) if manifest else None

@@ -10,6 +10,8 @@ from orchestrator.catalog.entries import parse_entries
 from orchestrator.catalog.registry import Catalog, load_catalog
 from orchestrator.errors import ConfigError, UnknownModel
 from orchestrator.weights import wanted
+from orchestrator.weights.cache import copy_of
+from orchestrator.weights.manifest import Manifest, write_manifest
 from orchestrator.weights.source import HubSource, StoreSource
 from orchestrator.weights.wanted import want
 
@@ -51,3 +53,11 @@ def test_what_does_not_go_together_is_refused() -> None:
         want("kimi-k3")
     with pytest.raises(UnknownModel, match="together with --from"):
         want("my-model")
+
+
+def test_a_copy_is_asked_for_again_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    copy_of("mine").mkdir(parents=True)
+    write_manifest(copy_of("mine"), Manifest("mine", "s3://bucket/mine", COMMIT, {}))
+    assert want("mine") == want("mine", origin="s3://bucket/mine")
+    assert want("mine", origin="gs://other/mine").source == StoreSource("gs://other/mine")
