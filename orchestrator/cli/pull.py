@@ -148,7 +148,8 @@ class _Bars:
         err.print(f"  {line}", highlight=False, markup=False)
 
     def close(self) -> None:
-        self._progress.stop()
+        if err.is_terminal:
+            self._progress.stop()
 
     def _line(self, place: str, text: str, phase: str) -> None:
         said, at_s = self._last.get(place, ("", 0.0))

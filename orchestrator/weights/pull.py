@@ -18,7 +18,7 @@ from orchestrator.weights.manifest import MANIFEST, Damage, complete, damage_by_
 from orchestrator.weights.meter import Meter
 from orchestrator.weights.notes import notes_on
 from orchestrator.weights.origin import Origin, Unreachable
-from orchestrator.weights.source import MAIN, HubSource
+from orchestrator.weights.source import MAIN, HubSource, StoreSource
 from orchestrator.weights.store import StoreOrigin
 from orchestrator.weights.transfer import Say, Transfer, damage_by_bytes, has_code
 from orchestrator.weights.wanted import Wanted
@@ -122,6 +122,8 @@ def _what_is_here(wanted: Wanted, to: Path | None, error: Unreachable) -> Outcom
     local = _at(to) if to else cache.find(wanted.model, revision)
     if local is None or not has_code(local.manifest, wanted):
         raise error
+    if isinstance(wanted.source, StoreSource) and local.manifest.source != str(wanted.source):
+        raise error  # somebody asked for another copy than the one that is here
     note = f"{wanted.source} could not be asked; what is here was fetched as {local.manifest.source}"
     return replace(_outcome(wanted, local, "already there"), notes=(note,))
 

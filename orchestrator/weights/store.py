@@ -91,6 +91,8 @@ class StoreOrigin:
                 f"{self._protocol}:// needs {package}, which is not installed here ({_line(error)}); "
                 f"pip install {package}"
             ) from error
+        except ValueError as error:
+            raise CheckpointUnavailable(f"{self._url} is no URL that fsspec reads: {_line(error)}") from error
         except FileNotFoundError as error:
             raise CheckpointUnavailable(f"{self._url} holds no such file: {_line(error)}") from error
         except PermissionError as error:

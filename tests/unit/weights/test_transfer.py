@@ -169,8 +169,9 @@ def test_a_disk_that_is_only_read_serves_what_is_whole_on_it(tmp_path: Path, mon
     offline = pulling.pull(WANTED, tmp_path, meter(), print)
     assert offline.state == "already there"
     assert "could not be asked" in offline.notes[0]
-    with pytest.raises(Unreachable):
-        pulling.pull(WANTED, tmp_path / "empty", meter(), print)
+    for elsewhere, folder in ((WANTED, tmp_path / "empty"), (Wanted("m", StoreSource("s3://bucket/n")), tmp_path)):
+        with pytest.raises(Unreachable):
+            pulling.pull(elsewhere, folder, meter(), print)
 
 
 def test_a_check_reads_every_byte_and_what_it_finds_damaged_is_not_whole_any_more(tmp_path: Path) -> None:
