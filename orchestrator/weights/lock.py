@@ -15,12 +15,12 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the folder for the length of the block; whoever waits is told for whom.
+def held(folder: Path, waiting: Callable[[str], None], say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the folder for the length of the block; `waiting` hears for whom, if somebody else has it.
 
     The kernel lets go when the holder ends, however it ends; Linux passes the lock on to the server of an NFS disk.
-    Where a disk knows no locks the block runs all the same: then two downloads at once cost bandwidth, and every file
-    is checked before the folder counts as whole.
+    Where a disk knows no locks the block runs all the same, and `say` hears of it: then two downloads at once cost
+    bandwidth, and every file is checked before the folder counts as whole.
     """
     import fcntl  # not on Windows, where no engine runs
 
@@ -29,7 +29,7 @@ def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            say(f"waiting for {file.read(200).strip() or 'another process'}, which is fetching it")
+            waiting(f"waiting for {file.read(200).strip() or 'another process'}, which is fetching it")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS_HERE:

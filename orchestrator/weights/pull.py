@@ -59,12 +59,7 @@ def pull(wanted: Wanted, to: Path | None, meter: Meter, say: Say) -> Outcome:
         if (local := _untouched(folder, listing.revision, wanted)) is not None:
             return _already_there(wanted, local)
         folder.mkdir(parents=True, exist_ok=True)
-
-        def wait(line: str) -> None:
-            say(line)
-            meter.begin(line, 0)
-
-        with held(folder, wait):
+        with held(folder, lambda line: meter.begin(line, 0), say):
             arrived = Transfer(wanted, origin, listing, folder, meter, say).run()
         _remember_last(wanted, folder, arrived.manifest.revision)
     state: State = "fetched" if arrived.moved_bytes else "already there"

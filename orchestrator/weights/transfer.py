@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from orchestrator.errors import CheckpointUnavailable, OrchestratorError
+from orchestrator.errors import CheckpointUnavailable
 from orchestrator.units import format_bytes
 from orchestrator.weights.checkpoint import check_checkpoint
 from orchestrator.weights.hub import HubOrigin
@@ -28,21 +25,15 @@ from orchestrator.weights.manifest import (
     write_manifest,
 )
 from orchestrator.weights.meter import Meter
-from orchestrator.weights.origin import Listing, Origin, RemoteFile
+from orchestrator.weights.origin import Advance, Listing, Origin, RemoteFile
 from orchestrator.weights.selection import INDEX, small_files, weight_files
 from orchestrator.weights.source import HubSource
 from orchestrator.weights.wanted import Wanted
+from orchestrator.weights.workers import side_by_side
 
-# Files at once: one connection rarely fills a data centre's line.
-TRANSFERS = 8
 # Holds the revision that is being fetched, until the manifest does.
 BEGUN = ".pull.revision"
 Say = Callable[[str], None]
-_T = TypeVar("_T")
-
-
-class _Stopped(OrchestratorError):
-    """Another file failed, or somebody pressed Ctrl-C: this transfer ends too."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,6 @@ class Transfer:
     def __init__(self, wanted: Wanted, origin: Origin, listing: Listing, folder: Path, meter: Meter, say: Say) -> None:
         self._wanted, self._origin, self._listing, self._folder = wanted, origin, listing, folder
         self._meter, self._say = meter, say
-        self._stop = threading.Event()
         self._moved_bytes = 0
 
     def run(self) -> Arrived:
@@ -135,7 +125,11 @@ class Transfer:
 
     def _digests(self, files: Sequence[RemoteFile]) -> dict[str, Digests]:
         self._meter.begin("checking", sum((self._folder / file.name).stat().st_size for file in files))
-        found = self._side_by_side(lambda file: digests_of(self._folder / file.name, self._meter.advance), files)
+
+        def read(file: RemoteFile, advance: Advance) -> Digests:
+            return digests_of(self._folder / file.name, advance)
+
+        found = side_by_side(read, files, self._meter)
         return {file.name: digests for file, digests in zip(files, found, strict=True)}
 
     def _damaged(self, files: Iterable[RemoteFile], digests: dict[str, Digests]) -> list[tuple[RemoteFile, str]]:
@@ -151,34 +145,16 @@ class Transfer:
         self._meter.begin(phase, total_bytes, total_bytes - missing_bytes + kept_bytes)
         self._moved_bytes += missing_bytes - kept_bytes
 
-        def fetch(file: RemoteFile) -> None:
-            self._origin.fetch(self._listing, file, self._folder, self._advance)
+        def fetch(file: RemoteFile, advance: Advance) -> None:
+            self._origin.fetch(self._listing, file, self._folder, advance)
 
-        self._side_by_side(fetch, missing)
+        side_by_side(fetch, missing, self._meter)
 
     def _drop_if_cut_short(self, file: RemoteFile) -> None:
         path = self._folder / file.name
         if path.is_file() and path.stat().st_size != file.size_bytes:
             self._say(f"{file.name} has {path.stat().st_size} bytes instead of {file.size_bytes}; it is fetched anew")
             _remove(path)
-
-    def _advance(self, size_bytes: int) -> None:
-        if self._stop.is_set():
-            raise _Stopped
-        self._meter.advance(size_bytes)
-
-    def _side_by_side(self, work: Callable[[RemoteFile], _T], files: Sequence[RemoteFile]) -> list[_T]:
-        """`work` on all files; the first failure, or Ctrl-C, ends the others soon after."""
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            futures = [pool.submit(work, file) for file in files]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                _raise_first(futures)
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [future.result() for future in futures]
 
     def _require_space(self, files: Sequence[RemoteFile]) -> None:
         missing = [file for file in files if not (self._folder / file.name).is_file()]
@@ -208,13 +184,6 @@ class Transfer:
         return [self._listing.files[name] for name in names]
 
 
-def _raise_first(futures: Sequence[Future[_T]]) -> None:
-    failed = [error for future in futures if future.done() and (error := future.exception()) is not None]
-    for error in failed:
-        if not isinstance(error, _Stopped):
-            raise error
-
-
 def _size(files: Iterable[RemoteFile]) -> int:
     return sum(file.size_bytes for file in files)
 
@@ -240,11 +209,10 @@ def damage_by_bytes(folder: Path, manifest: Manifest, names: Iterable[str], mete
     chosen = sorted(names)
     meter.begin("checking", sum(manifest.files[name].size_bytes for name in chosen))
 
-    def read(name: str) -> str:
-        return digests_of(folder / name, meter.advance).sha256
+    def read(name: str, advance: Advance) -> str:
+        return digests_of(folder / name, advance).sha256
 
-    with ThreadPoolExecutor(TRANSFERS) as pool:
-        found = dict(zip(chosen, pool.map(read, chosen), strict=True))
+    found = dict(zip(chosen, side_by_side(read, chosen, meter), strict=True))
     return tuple(
         Damage(name, "holds other bytes than were fetched")
         for name, sha256 in found.items()

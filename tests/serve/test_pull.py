@@ -21,7 +21,7 @@ from orchestrator.weights.manifest import MANIFEST, read_manifest
 from tests.serve.fake_hub import Hub, Repository, fake_hub
 from tests.unit.weights.test_checkpoint import safetensors, tensor
 
-pytestmark = pytest.mark.serve
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(300)]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parents[2]
@@ -286,7 +286,7 @@ def test_a_store_without_digests_is_fetched_anew_when_its_files_change(machine: 
 
 
 def test_of_two_pulls_at_once_one_fetches_and_the_other_waits(machine: Machine, hub: Hub) -> None:
-    hub.repositories["org/model"].slow_s = 0.002
+    hub.repositories["org/model"].slow_s = 0.008
     both = [
         subprocess.Popen(
             machine.command("org/model", "--json"), env=machine.env, cwd=ROOT,

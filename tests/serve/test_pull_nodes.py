@@ -15,7 +15,8 @@ from tests.serve.fake_hub import Hub, Repository, fake_hub
 from tests.serve.test_pull import COMMIT, LARGE, SMALL, Machine, files
 from tests.serve.two_nodes import ADDRESSES, two_nodes
 
-pytestmark = pytest.mark.serve
+# The first test waits for both nodes of a Ray.
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(300)]
 TOKEN = "hf_the_nodes_own"
 
 
