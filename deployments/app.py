@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 
+from deployments.rank_map import RankPlan
+
 # By name, not by import: the process that builds the application need not load the engine, which takes as long as
 # the whole rest of its work. Serve imports the class where it runs.
 SERVER = "deployments.server.MoEServer"
@@ -21,17 +23,47 @@ class AppArgs(BaseModel):
     llm_config: dict[str, Any]
     aliases: list[str]
     control_url: str
+    # A plan, that of what the ranks hold where it is another, and each replica's label selectors, one a rank.
+    plan: dict[str, Any] | None = None
+    contents: dict[str, Any] | None = None
+    selectors: list[list[dict[str, str]]] | None = None
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The Serve application of one service."""
+    """The Serve application of one service.
+
+    Planned replicas are deployments of their own: each has its nodes, and Serve knows one placement a deployment.
+    """
     parsed = AppArgs.model_validate(args)
-    deployment = serve.deployment(**deployment_options(parsed.llm_config))(SERVER)
-    return deployment.bind(
+    if parsed.selectors is None:
+        return _bind(parsed, **deployment_options(parsed.llm_config))
+    first, *others = reversed(list(enumerate(parsed.selectors)))
+    app = _bind_planned(parsed, *first)
+    for index, selectors in others:
+        app = _bind_planned(parsed, index, selectors, app)
+    return app
+
+
+def _bind_planned(
+    parsed: AppArgs, index: int, selectors: list[dict[str, str]], *siblings: serve.Application
+) -> serve.Application:
+    options = deployment_options(parsed.llm_config)
+    name = options["name"] if index == 0 else f"{options['name']}-{index}"
+    placement = {"name": name, "num_replicas": 1, "placement_group_bundle_label_selector": selectors}
+    return _bind(parsed, *siblings, plan=RankPlan(index, parsed.plan or {}, parsed.contents), **options | placement)
+
+
+def _bind(
+    parsed: AppArgs, *siblings: serve.Application, plan: RankPlan | None = None, **options: Any
+) -> serve.Application:
+    # Serve knows an application by its first deployment, and deploys what is bound to it along with it.
+    return serve.deployment(**options)(SERVER).bind(
         parsed.llm_config,
+        *siblings,
         aliases=parsed.aliases,
         control_url=parsed.control_url,
         auth=bool(parsed.service["access"]["auth"]),
+        plan=plan,
     )
 
 

@@ -46,10 +46,18 @@ class Report:
     def tell(self, kind: str, **detail: Any) -> None:
         """Report an event. Progress is a courtesy: that nobody listens must never hurt the engine."""
         event = {"deployment": self.deployment, "replica": self.replica, "kind": kind, "detail": detail}
+        self._send("POST", "/events", json.dumps(event).encode())
+
+    def withdraw(self) -> None:
+        """Take the replica off the front at once, from whatever thread."""
+        self._send("DELETE", f"/replicas/{self.replica}")
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> None:
         request = urllib.request.Request(  # noqa: S310 - the URL is our own http:// control address
-            f"{self.control_url}/events",
-            data=json.dumps(event).encode(),
+            f"{self.control_url}{path}",
+            data=body,
             headers={"authorization": f"Bearer {control_token()}", "content-type": "application/json"},
+            method=method,
         )
         with contextlib.suppress(OSError, HTTPException), _direct.open(request, timeout=2):
             pass
@@ -77,6 +85,10 @@ class Announcement:
     auth: bool
     max_model_len: int
     created: int
+    # Planned replicas: what each rank said of itself (`rank_map.ReportedRank`).
+    ranks: tuple[dict[str, Any], ...] = ()
+    # Emulated GPUs, and in most cases a small model in place of the one that is named.
+    rehearsal: bool = False
 
 
 class FrontLink:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+import vllm
 from ray import serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from deployments import emulation
 from deployments.endpoint import Endpoint
 from deployments.engine_progress import cause_of
 from deployments.front_link import Announcement, FrontLink, Report, now_s
 from deployments.governance.access import ApiKeyGate
 from deployments.node_init import NoSeparateDownload
+from deployments.rank_map import RankPlan, ReportedRank, read_reports
+from deployments.watch import Watch, end_this_process
+from deployments.worker_extension import node_name
+
+logger = logging.getLogger(__name__)
 
 # Serve ends a replica after its graceful shutdown time whatever happens; leave the engine a moment of that.
 ENGINE_STOP_S = 10.0
+RANKS_ANSWER_S = 60.0
 
 
 class MoEServer(LLMServer):
@@ -30,11 +39,19 @@ class MoEServer(LLMServer):
 
     # Serve awaits an asynchronous constructor, as Ray's own LLMServer has one.
     async def __init__(  # type: ignore[misc]
-        self, llm_config: dict[str, Any], *, aliases: list[str], control_url: str, auth: bool
+        self,
+        llm_config: dict[str, Any],
+        *_siblings: Any,
+        aliases: list[str],
+        control_url: str,
+        auth: bool,
+        plan: RankPlan | None = None,
     ) -> None:
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
+        self._watch = Watch(_reachable_host(control_url), node_name(), vllm.__version__, self._give_up)
+        self._watch.start()
         try:
             config = LLMConfig(
                 **llm_config,
@@ -43,13 +60,34 @@ class MoEServer(LLMServer):
                 log_engine_metrics=False,
             )
             await super().__init__(config)
-            await self._open(config, aliases, control_url, auth)
+            ranks = await self._check_ranks(plan) if plan else ()
+            await self._open(config, aliases, control_url, auth, ranks)
         except BaseException as error:
+            self._watch.end()
             self._report.tell("failed", cause=cause_of(error))
             raise
+        self._watch.serving()
         self._report.tell("serving")
 
-    async def _open(self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool) -> None:
+    def _give_up(self, what: str) -> None:
+        """The engine is lost (called from the watch's thread): tell, leave the front, and let Serve start anew."""
+        self._report.tell("failed", cause=what)
+        self._report.withdraw()
+        logger.error("%s; ending this replica with all its ranks", what)
+        end_this_process()
+
+    async def _check_ranks(self, plan: RankPlan) -> tuple[ReportedRank, ...]:
+        """Every rank's account of itself, held against the plan. Raises `RuntimeError` naming the first wrong rank."""
+        reported = read_reports(await self.engine._engine_client.collective_rpc("report_rank", timeout=RANKS_ANSWER_S))
+        found = plan.compare(reported)
+        self._report.tell("ranks", wrong=found.wrong, odd=found.odd)
+        if found.wrong:
+            raise RuntimeError(f"the ranks are not where they were planned: {found.wrong[0]}")
+        return reported
+
+    async def _open(
+        self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool, ranks: tuple[ReportedRank, ...]
+    ) -> None:
         """Serve the engine's app on a port of our own and tell the front."""
         app = await self.engine.build_asgi_app()
         models = self.engine._oai_models
@@ -68,6 +106,8 @@ class MoEServer(LLMServer):
                 auth=auth,
                 max_model_len=self.engine._engine_client.model_config.max_model_len,
                 created=now_s(),
+                ranks=tuple(rank.model_dump() for rank in ranks),
+                rehearsal=emulation.is_on(),
             ),
             load=lambda: self._endpoint.in_flight,
         )
@@ -77,6 +117,8 @@ class MoEServer(LLMServer):
     async def __del__(self) -> None:
         """Leave the front, finish what was begun, then stop the engine's processes (Serve awaits this)."""
         started = time.monotonic()
+        if (watch := getattr(self, "_watch", None)) is not None:
+            watch.end()
         if (link := getattr(self, "_link", None)) is not None:
             await link.leave()
             budget_s = self._llm_config.deployment_config.get("graceful_shutdown_timeout_s", 20) - ENGINE_STOP_S

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from orchestrator.errors import ConfigError
+from orchestrator.units import parse_bytes
+
+
+def _bytes(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return parse_bytes(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+# A size, in bytes or as text: 85094236160, `79.2GiB`.
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(strict=True, gt=0)]
 
 
 def read_text(path: Path, max_bytes: int, kind: str) -> str:
@@ -32,11 +48,18 @@ def first_problem(error: ValidationError) -> str:
         return f"{field}: no such key here"
     message = problem["msg"].removeprefix("Value error, ")
     message = f"{message[0].lower()}{message[1:]}"
+    if problem["type"] == "too_short":
+        return f"{field}: must not be empty"
     if problem["type"] in ("missing", "value_error"):
         return f"{field}: {message}"
     return f"{field}: {message}, not {_short(problem['input'])}"
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    """At most 60 characters, without ever writing out more: YAML's aliases can make a value of any length."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80

@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cli.cluster_config import command_line, plan_for
-from orchestrator.render.ray_cluster import Provider, Target, render_ray_cluster
+from orchestrator.cli.cluster_config import KUBERAY, command_line, kuberay_text
+from orchestrator.cli.planning import plan_for
+from orchestrator.cluster.spec import parse_gpus
+from orchestrator.plan import Plan
+from orchestrator.render.kuberay import KubeTarget
+from orchestrator.render.kuberay.manifests import Kind
+from orchestrator.render.ray_cluster import render_ray_cluster
+from orchestrator.render.target import Provider, Target
 
 FOLDER = Path(__file__).parents[1] / "cluster-configs"
+KUBERAY_FOLDER = FOLDER / "kuberay"
+# A name that nobody has (RFC 2606): who builds the image chooses its own.
+IMAGE = "registry.example.com/moe-orchestrator:0.1.0"
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """One file: its name without the ending, and what `cluster-config` is asked for."""
+    """One file for `ray up`: its name without the ending, and what `cluster-config` is asked for."""
 
     name: str
     model: str
@@ -22,16 +31,52 @@ class Shipped:
     spot: bool = False
     rehearsal: bool = False
 
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.yaml"
+
+    def plan(self) -> Plan:
+        return plan_for(self.model, parse_gpus(self.gpus))
+
     def text(self) -> str:
+        options = {"--spot": self.spot, "--rehearsal": self.rehearsal}
         target = Target(
             provider=self.provider,
             name=self.name,
             path=f"cluster-configs/{self.name}.yaml",
-            made_by=command_line(self.model, self.gpus, self.provider, self.spot, self.rehearsal),
+            made_by=command_line(self.model, self.gpus, self.provider, options),
             spot=self.spot,
             rehearsal=self.rehearsal,
         )
-        return render_ray_cluster(plan_for(self.model, self.gpus), target)
+        return render_ray_cluster(self.plan(), target)
+
+
+@dataclass(frozen=True)
+class ShippedKube:
+    """One file for KubeRay."""
+
+    name: str
+    model: str
+    gpus: str
+    kind: Kind = "service"
+
+    @property
+    def path(self) -> Path:
+        return KUBERAY_FOLDER / f"{self.name}-{self.kind}.yaml"
+
+    def plan(self) -> Plan:
+        return plan_for(self.model, parse_gpus(self.gpus))
+
+    def text(self) -> str:
+        options = {"--kind": self.kind, "--image": IMAGE}
+        target = KubeTarget(
+            name=self.name,
+            path=f"cluster-configs/kuberay/{self.path.name}",
+            made_by=command_line(self.model, self.gpus, KUBERAY, options),
+            image=IMAGE,
+            kind=self.kind,
+        )
+        return kuberay_text(self.plan(), target)
 
 
 SHIPPED = (
@@ -54,9 +99,17 @@ SHIPPED = (
 )
 
 
+SHIPPED_KUBE = (
+    ShippedKube("kimi-16xh100", "kimi-k2", "16xH100", "cluster"),
+    ShippedKube("kimi-16xh100", "kimi-k2", "16xH100"),
+    ShippedKube("mixtral-4xh100", "mixtral-8x22b", "4xH100"),
+)
+
+
 def main() -> None:
-    for shipped in SHIPPED:
-        (FOLDER / f"{shipped.name}.yaml").write_text(shipped.text(), encoding="utf-8")
+    KUBERAY_FOLDER.mkdir(exist_ok=True)
+    for shipped in (*SHIPPED, *SHIPPED_KUBE):
+        shipped.path.write_text(shipped.text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

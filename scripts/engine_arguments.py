@@ -1,4 +1,4 @@
-"""Write the table of vLLM's engine arguments that `deploy` checks names and values against.
+"""Write the table of vLLM's engine arguments that commands are read by (orchestrator/catalog/engine_arguments.py).
 
 Run with the engine installed, once per engine version: python scripts/engine_arguments.py
 """
@@ -20,7 +20,7 @@ TABLE = Path(__file__).parent.parent / "orchestrator/catalog/data/engine_argumen
 
 
 def kind(action: argparse.Action) -> str:
-    """How a value is written: bool, int, size (`16k`), float, list, json or str."""
+    """How a value is written: bool, int, size (`16k`), size_or_auto, float, list, json, str_or_json or str."""
     if isinstance(action, argparse.BooleanOptionalAction):
         return "bool"
     if action.nargs in ("+", "*"):
@@ -32,8 +32,10 @@ def kind(action: argparse.Action) -> str:
     if name in ("int", "float"):
         return name
     if "human_readable_int" in name:
-        return "size"
-    return "json" if name in ("loads", "union_dict_and_str") else "str"
+        return "size_or_auto" if name.endswith("_or_auto") else "size"
+    if name == "union_dict_and_str":
+        return "str_or_json" if isinstance(action.default, str) else "json"
+    return "json" if name in ("loads", "parse_dataclass") else "str"
 
 
 def table() -> dict[str, dict[str, object]]:
@@ -47,6 +49,8 @@ def table() -> dict[str, dict[str, object]]:
         found[field.name] = {"kind": kind(action)}
         if action.nargs in ("+", "*") and action.type is int:
             found[field.name]["items"] = "int"
+        if short := [option for option in action.option_strings if not option.startswith("--")]:
+            found[field.name]["short"] = short[0]
         if action.choices:
             found[field.name]["choices"] = [str(choice) for choice in action.choices]
     return found

@@ -75,7 +75,7 @@ def build_control(
     @app.get("/directory")
     async def directory() -> dict[str, Any]:
         """What an ingress elsewhere needs: the models and who may call."""
-        facts = ("name", "names", "auth", "created", "max_model_len")
+        facts = ("name", "names", "auth", "created", "max_model_len", "rehearsal")
         known = [{fact: getattr(each, fact) for fact in facts} for each in registry.deployments.values()]
         return {"access": policy().to_json(), "deployments": known}
 

@@ -145,11 +145,12 @@ def model_of(body: bytes) -> str | OpenAIError:
 
 
 def _card(known: Deployment, name: str) -> dict[str, Any]:
-    """OpenAI's model object, with vLLM's `max_model_len`."""
+    """OpenAI's model object, with vLLM's `max_model_len`; a rehearsal says that it is one."""
     return {
         "id": name,
         "object": "model",
         "created": known.created,
         "owned_by": "moe-orchestrator",
         "max_model_len": known.max_model_len,
+        **({"rehearsal": True} if known.rehearsal else {}),
     }

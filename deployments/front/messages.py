@@ -11,6 +11,9 @@ from deployments.front_link import Announcement
 # What a line of HAProxy's map can hold: no spaces, no comment.
 Name = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./:@+-]*$")]
 
+# More GPUs than one replica of any model takes.
+MAX_RANKS = 4096
+
 
 class Heartbeat(BaseModel):
     """A replica's announcement and how much it is doing."""
@@ -26,6 +29,8 @@ class Heartbeat(BaseModel):
     max_model_len: int
     created: int
     in_flight: int
+    ranks: tuple[dict[str, Any], ...] = Field(default=(), max_length=MAX_RANKS)
+    rehearsal: bool = False
 
     def announcement(self) -> Announcement:
         return Announcement(**self.model_dump(exclude={"in_flight"}))

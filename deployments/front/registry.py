@@ -19,6 +19,7 @@ class Deployment:
     auth: bool
     created: int
     max_model_len: int
+    rehearsal: bool = False
     last_seen_s: dict[str, float] = field(default_factory=dict)
     replicas: dict[str, Announcement] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Registry:
         if changed:
             # The newest replica tells what the model is called and who may call it.
             known.names, known.auth, known.max_model_len = said.names, said.auth, said.max_model_len
+            known.rehearsal = said.rehearsal
         known.replicas[said.replica] = said
         known.last_seen_s[said.replica] = now_s
         known.in_flight[said.replica] = in_flight

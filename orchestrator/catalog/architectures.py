@@ -288,6 +288,9 @@ def _windows(text: Fields) -> list[int | None]:
     kinds = text.items("layer_types")
     if kinds and len(kinds) != depth:
         raise ConfigError(f"{text.source}: layer_types names {len(kinds)} layers; num_hidden_layers is {depth}")
+    unknown = next((kind for kind in kinds if kind not in ("full_attention", "sliding_attention")), None)
+    if unknown is not None:
+        raise ConfigError(f"{text.source}: layer_types has {unknown!r}; known are full_attention and sliding_attention")
     if kinds:
         return [window if kind == "sliding_attention" else None for kind in kinds]
     return [window] * depth

@@ -109,6 +109,13 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def check_version(text: str) -> str:
+    """The version, if it is one. Raises `ConfigError`: rules compare versions, and a word compares as the oldest."""
+    if re.fullmatch(r"v?\d{1,6}(\.\d{1,6}){0,3}([a-z.+-][\w.+-]*)?", text) is None:
+        raise ConfigError(f"{text!r} is no version of an engine; write for example 0.29.0")
+    return text
+
+
 @lru_cache(maxsize=1)
 def built_in_rules() -> tuple[EngineRule, ...]:
     data = resources.files("orchestrator.catalog").joinpath("data/engine_rules.json")

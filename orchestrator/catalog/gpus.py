@@ -1,4 +1,4 @@
-"""GPU facts by name: data/gpus.json, with a source and a date for each."""
+"""GPU facts by name, with a source and a date for each: data/gpus.json, and a user's own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
+from orchestrator.catalog.entries import CatalogFile, GpuEntry, parse_catalog_file
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import UnknownGpu
 
@@ -45,6 +46,11 @@ class GpuSpec:
     date: str = ""
 
     @property
+    def ray_label(self) -> str:
+        """What a node is to declare: Ray's own label, or the name where Ray has none."""
+        return self.ray_accelerator_type or self.name
+
+    @property
     def has_nvlink(self) -> bool:
         return self.nvlink_bytes_per_s > 0
 
@@ -61,19 +67,44 @@ class GpuSpec:
         return dict(self.tflops).get(dtype)
 
 
-def resolve_gpu(name: str) -> GpuSpec:
-    """The GPU of this name: Ray's label, a variant's longer name, or the product's own.
+@dataclass(frozen=True)
+class GpuTable:
+    """GPUs by every name they go by."""
 
-    A name that spans variants has a stated default, kept in `assumption`.
-    Raises `UnknownGpu` with near names.
-    """
-    table = gpu_table()
-    spec = table.by_key.get(_key(name))
-    if spec is None:
-        known = tuple(gpu.name for gpu in table.gpus)
-        raise UnknownGpu(f"GPU {name!r} is not known{suggest(name, known)}; known are {', '.join(known)}")
-    assumption = table.assumptions.get(_key(name), "")
-    return replace(spec, assumption=assumption) if assumption else spec
+    gpus: tuple[GpuSpec, ...]
+    by_key: Mapping[str, GpuSpec]
+    # What names that span variants are taken to mean.
+    assumptions: Mapping[str, str]
+
+    def resolve(self, name: str) -> GpuSpec:
+        """The GPU of this name: Ray's label, a variant's longer name, or the product's own.
+
+        A name that spans variants has a stated default, kept in `assumption`.
+        Raises `UnknownGpu` with near names.
+        """
+        spec = self.by_key.get(_key(name))
+        if spec is None:
+            known = tuple(gpu.name for gpu in self.gpus)
+            raise UnknownGpu(
+                f"GPU {name!r} is not known{suggest(name, known)}; known are {', '.join(known)}, "
+                "and what a catalogue file of your own says"
+            )
+        assumption = self.assumptions.get(_key(name), "")
+        return replace(spec, assumption=assumption) if assumption else spec
+
+    def with_own(self, own: tuple[GpuSpec, ...]) -> GpuTable:
+        """With a user's GPUs beside these. One of an equal name takes the other's place, other names included."""
+        replaced = {_key(gpu.name): gpu for gpu in own}
+        kept = tuple(gpu for gpu in self.gpus if _key(gpu.name) not in replaced)
+        inherited = {key: replaced.get(_key(gpu.name), gpu) for key, gpu in self.by_key.items()}
+        by_key = _by_key(own)
+        assumptions = {key: note for key, note in self.assumptions.items() if key not in by_key}
+        return GpuTable((*own, *kept), {**inherited, **by_key}, assumptions)
+
+
+def resolve_gpu(name: str) -> GpuSpec:
+    """The GPU of this name among those that ship here."""
+    return shipped_gpus().resolve(name)
 
 
 def cpu_device(memory_bytes: int) -> GpuSpec:
@@ -94,43 +125,43 @@ def cpu_device(memory_bytes: int) -> GpuSpec:
     )
 
 
-@dataclass(frozen=True)
-class GpuTable:
-    gpus: tuple[GpuSpec, ...]
-    by_key: Mapping[str, GpuSpec]
-    assumptions: Mapping[str, str]
-
-
 @lru_cache(maxsize=1)
-def gpu_table() -> GpuTable:
-    text = resources.files("orchestrator.catalog").joinpath("data/gpus.json").read_text("utf-8")
-    document = json.loads(text)
-    gpus = tuple(_gpu(row) for row in document["gpus"])
-    by_key = {_key(name): gpu for gpu in gpus for name in (gpu.name, gpu.product, *gpu.aliases)}
-    defaults = document["defaults"]
+def shipped_gpus() -> GpuTable:
+    """The GPUs of data/gpus.json."""
+    document = json.loads(resources.files("orchestrator.catalog").joinpath("data/gpus.json").read_text("utf-8"))
+    gpus = gpus_of(parse_catalog_file({"gpus": document["gpus"]}, "catalog/data/gpus.json"))
+    by_key, defaults = _by_key(gpus), document["defaults"]
     by_key.update({_key(name): by_key[_key(entry["is"])] for name, entry in defaults.items()})
     return GpuTable(gpus, by_key, {_key(name): entry["note"] for name, entry in defaults.items()})
 
 
-def _gpu(row: Mapping[str, Any]) -> GpuSpec:
+def gpus_of(file: CatalogFile) -> tuple[GpuSpec, ...]:
+    return tuple(_gpu(entry) for entry in file.gpus)
+
+
+def _gpu(entry: GpuEntry) -> GpuSpec:
     return GpuSpec(
-        name=row["name"],
-        product=row["product"],
-        vendor=row["vendor"],
-        ray_accelerator_type=row["ray_accelerator_type"],
-        memory_bytes=row["memory_bytes"],
-        memory_basis=row["memory_basis"],
-        driver_memory_bytes=row["driver_memory_bytes"],
-        hbm_bandwidth_bytes_per_s=int(row["hbm_bandwidth_gb_per_s"] * GB),
-        tflops=tuple(row["tflops"].items()),
-        nvlink_bytes_per_s=row["nvlink_gb_per_s"] * GB,
-        pcie_bytes_per_s=row["pcie_gb_per_s"] * GB,
-        compute_capability=row["compute_capability"],
-        aliases=tuple(row["aliases"]),
-        note=row["note"],
-        sources=tuple(row["sources"]),
-        date=row["date"],
+        name=entry.name,
+        product=entry.product or entry.name,
+        vendor=entry.vendor,
+        ray_accelerator_type=entry.ray_accelerator_type,
+        memory_bytes=entry.memory_bytes,
+        memory_basis=entry.memory_basis,
+        driver_memory_bytes=entry.driver_memory_bytes,
+        hbm_bandwidth_bytes_per_s=int(entry.hbm_bandwidth_gb_per_s * GB),
+        tflops=tuple(entry.tflops.items()),
+        nvlink_bytes_per_s=int(entry.nvlink_gb_per_s * GB),
+        pcie_bytes_per_s=int(entry.pcie_gb_per_s * GB),
+        compute_capability=entry.compute_capability,
+        aliases=entry.aliases,
+        note=entry.note,
+        sources=entry.sources,
+        date=entry.date,
     )
+
+
+def _by_key(gpus: tuple[GpuSpec, ...]) -> dict[str, GpuSpec]:
+    return {_key(name): gpu for gpu in gpus for name in (gpu.name, gpu.product, *gpu.aliases)}
 
 
 def _key(name: str) -> str:

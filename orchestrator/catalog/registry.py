@@ -1,4 +1,4 @@
-"""Models by name: short names, Hugging Face ids, local folders and files."""
+"""The catalogue: models and GPUs by name, those that ship here and a user's own; local folders and files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from orchestrator.catalog.entries import (
     CatalogEntry,
     Checkpoint,
     load_document,
-    parse_entries,
-    read_entries,
+    parse_catalog_file,
+    read_catalog_file,
 )
+from orchestrator.catalog.gpus import GpuTable, gpus_of, shipped_gpus
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError, UnknownModel
@@ -29,8 +30,7 @@ class Catalog:
     """Entries by name; a user's file adds to those that ship here, and replaces those of equal name."""
 
     entries: tuple[CatalogEntry, ...]
-    # Where configs named by a user's file are found; None for the ones shipped here.
-    user_folder: Path | None = None
+    gpus: GpuTable
 
     def find(self, name: str) -> tuple[CatalogEntry, Checkpoint] | None:
         """By short name or alias the default checkpoint; by Hugging Face id exactly that one."""
@@ -49,29 +49,29 @@ class Catalog:
         return tuple(entry.name for entry in self.entries)
 
     def spec(self, entry: CatalogEntry, checkpoint: Checkpoint) -> ModelSpec:
-        config = dict(self._config(checkpoint.config))
+        config = dict(_config(checkpoint.config))
         if checkpoint.quantization_config is not None:
             config["quantization_config"] = checkpoint.quantization_config
         spec = ModelSpec.from_hf(config, name=entry.name, source=f"catalog: {checkpoint.config}")
         return replace(spec, checkpoint=checkpoint.hf_id)
 
-    def _config(self, name: str) -> Mapping[str, Any]:
-        if self.user_folder is not None and (self.user_folder / name).is_file():
-            return load_document(self.user_folder / name)
-        return _shipped_config(name)
-
 
 @lru_cache(maxsize=1)
 def _shipped_catalog() -> Catalog:
     document = json.loads(_DATA.joinpath("models.json").read_text("utf-8"))
-    return Catalog(parse_entries(document, "catalog/data/models.json"))
+    return Catalog(parse_catalog_file(document, "catalog/data/models.json").models, shipped_gpus())
+
+
+def _config(name: str) -> Mapping[str, Any]:
+    """A config of a user's file by its whole path, one that ships here by its name."""
+    return load_document(Path(name)) if Path(name).is_absolute() else _shipped_config(name)
 
 
 @lru_cache(maxsize=256)
 def _shipped_config(name: str) -> Mapping[str, Any]:
     path = _DATA.joinpath("configs", name)
     if not path.is_file():
-        raise ConfigError(f"catalog: config {name} is not among the configs that ship here")
+        raise ConfigError(f"catalog: config {name} is neither beside the catalogue file nor among those that ship here")
     config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
     return config
 
@@ -81,10 +81,22 @@ def load_catalog(user_file: Path | None = None) -> Catalog:
     shipped = _shipped_catalog()
     if user_file is None:
         return shipped
-    own = read_entries(user_file)
-    names = {entry.name for entry in own}
+    own = read_catalog_file(user_file)
+    names = {entry.name for entry in own.models}
     kept = tuple(entry for entry in shipped.entries if entry.name not in names)
-    return Catalog((*own, *kept), user_file.parent)
+    models = tuple(_with_configs_beside(entry, user_file.resolve().parent) for entry in own.models)
+    return Catalog((*models, *kept), shipped.gpus.with_own(gpus_of(own)))
+
+
+def _with_configs_beside(entry: CatalogEntry, folder: Path) -> CatalogEntry:
+    """A user's entry with the whole paths of the configs that lie beside the file."""
+    checkpoints = tuple(
+        checkpoint.model_copy(update={"config": str(folder / checkpoint.config)})
+        if (folder / checkpoint.config).is_file()
+        else checkpoint
+        for checkpoint in entry.checkpoints
+    )
+    return entry.model_copy(update={"checkpoints": checkpoints})
 
 
 def resolve_model(name: str, catalog: Catalog | None = None) -> ModelSpec:
@@ -109,7 +121,8 @@ def local_model(path: Path) -> ModelSpec:
     """A model from a folder with a `config.json`, or from such a file itself."""
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"{path} is a folder without a config.json")
+        what = "a folder without a config.json" if path.is_dir() else "neither a folder nor a file"
+        raise ConfigError(f"{path} is {what}")
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
     config = _with_scheme_beside(load_document(file), file.with_name("hf_quant_config.json"))
     spec = ModelSpec.from_hf(config, name=name, source=str(file))

@@ -1,17 +1,116 @@
-"""The typer application and the one place where an expected failure becomes a line and an exit code."""
+"""The typer application and the one place where an expected failure becomes a line and an exit code.
+
+A command's module is imported when the command is called: `plan` needs no HTTP client, `chat` no planner, and
+`--help` neither.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator import __version__
-from orchestrator.cli import build, chat, cluster_config, delete, deploy, logs, models, plan, plan_diff, pull, status
 from orchestrator.errors import OrchestratorError
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A command as `--help` lists it: its first line, and where the rest of it is."""
+
+    line: str
+    module: str
+    function: str
+    # The module's name for its help; the function's docstring where there is none.
+    help: str = "HELP"
+
+    def command(self, name: str) -> Any:
+        """The command itself, with its options."""
+        module = import_module(f"orchestrator.cli.{self.module}")
+        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        command = alone.command(
+            name,
+            help=getattr(module, self.help, None),
+            epilog=getattr(module, "EPILOG", None),
+            context_settings=getattr(module, "CONTEXT_SETTINGS", None),
+        )
+        command(getattr(module, self.function))
+        return typer.main.get_command(alone)
+
+
+# In the order in which `--help` lists them. A test holds each line to the command's own help.
+COMMANDS = {
+    "plan": _Listed(
+        "Plan a model onto a cluster: layout, rank map, memory of every GPU, and why not otherwise.", "plan", "plan"
+    ),
+    "plan-diff": _Listed(
+        "Compare two plans field by field, rank by rank; prints nothing but a line where they are equal.",
+        "plan_diff",
+        "plan_diff",
+    ),
+    "models": _Listed(
+        "List the models that `deploy` knows by name. A folder with a checkpoint or a Hugging Face id will do too.",
+        "models",
+        "models",
+    ),
+    "build": _Listed(
+        "Build a demo model and print its folder, which `deploy` takes as MODEL. What is whole is not built again.",
+        "build",
+        "build",
+    ),
+    "cluster-config": _Listed(
+        "Write the file that makes a cluster for a model: for `ray up`, or for KubeRay.",
+        "cluster_config",
+        "cluster_config",
+    ),
+    "cluster-check": _Listed(
+        "Check a cluster file before `ray up`: the file itself, Ray's token, the SSH key, the files it copies.",
+        "cluster_check",
+        "cluster_check",
+    ),
+    "pull": _Listed("Fetch the weights of MODEL and check every byte, before `deploy` needs them.", "pull", "pull"),
+    "deploy": _Listed(
+        "Deploy MODEL and return once a token has come back through the public path.", "deploy", "deploy"
+    ),
+    "status": _Listed(
+        "Show the cluster, the front and every deployed model. Exit code 0 also when nothing runs: that is a state.",
+        "status",
+        "status",
+    ),
+    "chat": _Listed("Ask a deployed model; without QUESTION, talk until an empty line.", "chat", "chat"),
+    "logs": _Listed(
+        "Print the logs of a model's replicas: Serve's own, and the output of the engine's processes.", "logs", "logs"
+    ),
+    "delete": _Listed(
+        "Take a deployed model away: answers already begun are finished, then its processes end.",
+        "delete",
+        "delete",
+        "DELETE_HELP",
+    ),
+    "down": _Listed(
+        "Stop everything that was started here: every model, the front, and the Ray that `deploy` started.",
+        "delete",
+        "down",
+        "DOWN_HELP",
+    ),
+}
+
+
+class _Commands(TyperGroup):
+    """Lists commands by name and line alone, and makes the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else listed, rest
+
 
 app = typer.Typer(
     name="orchestrator",
+    cls=_Commands,
     help="Plan, deploy and watch Mixture-of-Experts models on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,20 +133,13 @@ def _root(
     """Plan, deploy and watch Mixture-of-Experts models on Ray."""
 
 
-_ENGINE_ARGUMENTS_FOLLOW = {"allow_extra_args": True, "ignore_unknown_options": True}
+def load(name: str) -> Any:
+    """The command itself, with its options."""
+    return COMMANDS[name].command(name)
 
-app.command("plan", context_settings=plan.CONTEXT_SETTINGS, epilog=plan.EPILOG)(plan.plan)
-app.command("plan-diff")(plan_diff.plan_diff)
-app.command(help=models.HELP)(models.models)
-app.command(help=build.HELP)(build.build)
-app.command("cluster-config", help=cluster_config.HELP)(cluster_config.cluster_config)
-app.command(help=pull.HELP)(pull.pull)
-app.command(help=deploy.HELP, context_settings=_ENGINE_ARGUMENTS_FOLLOW)(deploy.deploy)
-app.command(help=status.HELP)(status.status)
-app.command(help=chat.HELP)(chat.chat)
-app.command(help=logs.HELP)(logs.logs)
-app.command(help=delete.DELETE_HELP)(delete.delete)
-app.command(help=delete.DOWN_HELP)(delete.down)
+
+for _name, _listed in COMMANDS.items():
+    app.command(_name, help=_listed.line)(lambda: None)
 
 
 def main() -> None:

@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 import yaml
 
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import err, print_json
+from orchestrator.cli.planning import Asked, plan_of
 from orchestrator.cluster.spec import parse_gpus
+from orchestrator.deploy import models
+from orchestrator.deploy.service import default_name as service_name
+from orchestrator.deploy.service import make_service
+from orchestrator.deploy.session import application_of
 from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
-from orchestrator.planner.arguments import Wishes, build_request
-from orchestrator.planner.make_plan import make_plan
-from orchestrator.planner.presets import engine_settings, preset_for
-from orchestrator.probes.hugging_face import find_model
-from orchestrator.render.ray_cluster import Provider, Target, render_ray_cluster
+from orchestrator.render.kuberay import KubeTarget, render_kuberay
+from orchestrator.render.kuberay.manifests import Kind
+from orchestrator.render.ray_cluster import render_ray_cluster
+from orchestrator.render.target import Provider, Target
 
-HELP = """Write the file that makes a cluster for a model, for `ray up`.
+HELP = """Write the file that makes a cluster for a model: for `ray up`, or for KubeRay.
 
     orchestrator cluster-config kimi-k2 --gpus 16xH100 --provider local --host 10.0.0.1 --host 10.0.0.2 -o kimi.yaml
+    orchestrator cluster-config kimi-k2 --gpus 16xH100 --provider kuberay --kind service \\
+        --image registry.example.com/moe-orchestrator:0.1.0 -o kimi.yaml
 """
+KUBERAY = "kuberay"
 
 
 def cluster_config(
     model: Annotated[str, typer.Argument(help="Short name, Hugging Face id, folder or file.")],
     gpus: Annotated[str, typer.Option(help="The cluster in a word: 16xH100, 6+6+4xH100.")],
-    provider: Annotated[str, typer.Option(help="local (hosts reached over SSH), aws or gcp.")],
+    provider: Annotated[str, typer.Option(help="local (hosts reached over SSH), aws, gcp or kuberay.")],
     spot: Annotated[bool, typer.Option("--spot", help="Rent machines that the cloud may take back.")] = False,
     rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Let CPUs stand in for the GPUs.")] = False,
     host: Annotated[list[str] | None, typer.Option(help="A host's address, once for each, the head first.")] = None,
+    kind: Annotated[str | None, typer.Option(help="kuberay: cluster (default), or service with the model.")] = None,
+    image: Annotated[str | None, typer.Option(help="kuberay: the image built from the Dockerfile.")] = None,
+    model_claim: Annotated[str | None, typer.Option(help="kuberay: a ReadWriteMany claim for models.")] = None,
     name: Annotated[str | None, typer.Option(help="The cluster's name. Default: model and GPUs.")] = None,
+    catalog: Path = CatalogOption,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of printing.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the file's content as JSON.")] = False,
 ) -> None:
-    target = Target(
-        provider=read_provider(provider),
-        name=name or default_name(model, gpus),
-        path=str(output or "FILE"),
-        made_by=command_line(model, gpus, provider, spot, rehearsal),
-        hosts=tuple(host or ()),
-        spot=spot,
-        rehearsal=rehearsal,
-    )
-    text = render_ray_cluster(plan_for(model, gpus), target)
+    known = the_catalog(catalog)
+    name, path, cluster = name or default_name(model, gpus), str(output or "FILE"), parse_gpus(gpus, known.gpus)
+    ours = {"--spot": spot, "--rehearsal": rehearsal, "--host": bool(host)}
+    theirs = {"--kind": kind, "--image": image, "--model-claim": model_claim}
+    made_by = command_line(model, gpus, provider, {**ours, "--host": False, **theirs})
+    if provider == KUBERAY:
+        _refuse(ours, "is for files of `ray up`; --provider is kuberay")
+        kube = KubeTarget(name, path, made_by, image or "", read_kind(kind), model_claim)
+        text = kuberay_text(plan_of(Asked(model), cluster, known), kube)
+    else:
+        _refuse(theirs, "needs --provider kuberay")
+        target = Target(read_provider(provider), name, path, made_by, tuple(host or ()), spot, rehearsal, known.gpus)
+        text = render_ray_cluster(plan_of(Asked(model), cluster, known), target)
     if as_json:
-        print_json(yaml.safe_load(text))
+        documents = list(yaml.safe_load_all(text))
+        print_json(documents if provider == KUBERAY else documents[0])
     elif output is None:
         typer.echo(text, nl=False)
     else:
         _write(output, text)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raises `ConfigError` for the first option that was given."""
+    for option, given in options.items():
+        if given:
+            raise ConfigError(f"{option} {why}")
 
 
 def _write(output: Path, text: str) -> None:
@@ -63,25 +86,39 @@ def _write(output: Path, text: str) -> None:
     err.print(f"wrote {output}; its first lines say how to go on", highlight=False, markup=False)
 
 
-def plan_for(model: str, gpus: str) -> Plan:
-    """The plan that the file is for. Raises `NoFeasiblePlan` where the model does not fit."""
-    cluster = parse_gpus(gpus)
-    found = load_catalog().find(model)
-    entry = found[0] if found else None
-    preset = preset_for(entry, cluster)
-    wishes = Wishes(
-        preset=engine_settings(preset) if preset else {},
-        preset_source=f"preset for {preset.num_gpus} × {preset.gpu}" if preset else "",
-        needs_remote_code=entry is not None and entry.needs_remote_code,
-        env=preset.env if preset else {},
+def kuberay_text(plan: Plan, target: KubeTarget) -> str:
+    """The manifests; a service's with the application that `deploy` would make of the plan."""
+    applications = [_application(plan, target)] if target.kind == "service" else []
+    return render_kuberay(plan, target, applications)
+
+
+def _application(plan: Plan, target: KubeTarget) -> dict[str, Any]:
+    """Raises `ConfigError` for a model that the pods could not fetch."""
+    checkpoint = plan.model.checkpoint
+    if Path(checkpoint).exists() or "/" not in checkpoint:
+        raise ConfigError(f"{checkpoint} is on this computer, and not in the pods; name a model of Hugging Face")
+    service = make_service(
+        name=service_name(plan.model.name),
+        model=checkpoint,
+        replicas=plan.parallelism.replicas,
+        engine={key: value for key, value in plan.engine.args.items() if key != "model"},
+        env=plan.engine.env,
     )
-    return make_plan(build_request(find_model(model), cluster, wishes))
+    # The engines run elsewhere: a folder of this machine's cache means nothing there.
+    model = models.resolve(service.model, lambda _line: None, from_cache=False)
+    return application_of(service, model, target.names.control_url, on_gpus=True)
 
 
 def read_provider(text: str) -> Provider:
     if text not in get_args(Provider):
-        raise ConfigError(f"--provider is {text!r}; it must be {', '.join(get_args(Provider))}")
+        raise ConfigError(f"--provider is {text!r}; it must be {', '.join(get_args(Provider))}, {KUBERAY}")
     return cast(Provider, text)
+
+
+def read_kind(text: str | None) -> Kind:
+    if text is not None and text not in get_args(Kind):
+        raise ConfigError(f"--kind is {text!r}; it must be {' or '.join(get_args(Kind))}")
+    return cast(Kind, text or "cluster")
 
 
 def default_name(model: str, gpus: str) -> str:
@@ -90,9 +127,9 @@ def default_name(model: str, gpus: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in words)
 
 
-def command_line(model: str, gpus: str, provider: str, spot: bool, rehearsal: bool) -> str:
-    """The command that writes a file like this one, for its head."""
+def command_line(model: str, gpus: str, provider: str, options: Mapping[str, object]) -> str:
+    """The command that writes a file like this one, for its head; options are flags, or have a text."""
     words = ["orchestrator", "cluster-config", model, "--gpus", gpus, "--provider", provider]
-    words += ["--spot"] if spot else []
-    words += ["--rehearsal"] if rehearsal else []
+    for option, given in options.items():
+        words += [option] if given is True else [option, str(given)] if given else []
     return shlex.join(words)

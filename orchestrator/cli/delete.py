@@ -5,9 +5,8 @@ from __future__ import annotations
 import typer
 
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, out, print_json
-from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
-from orchestrator.deploy import session
+from orchestrator.deploy import local_ray, session
 from orchestrator.deploy.render import INGRESS_NAME
 from orchestrator.errors import ApplyFailed, ClusterUnavailable, UnknownModel
 
@@ -42,7 +41,7 @@ def down(as_json: bool = JsonOption) -> None:
     view.phase("stopping")
     try:
         models = _delete_all(view)
-        stopped = {"front": fronts.stop_front(), "ray": clusters.stop_local()}
+        stopped = {"front": fronts.stop_front(), "ray": local_ray.stop()}
     finally:
         view.close()
     if as_json:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.table import Table
 
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import JsonOption, out, print_json
 from orchestrator.deploy.models import known_models
 
 HELP = """List the models that `deploy` knows by name. A folder with a checkpoint or a Hugging Face id will do too."""
 
 
-def models(as_json: bool = JsonOption) -> None:
-    rows = [{"name": name, "description": description} for name, description in known_models().items()]
+def models(catalog: Path = CatalogOption, as_json: bool = JsonOption) -> None:
+    rows = [
+        {"name": name, "description": description} for name, description in known_models(the_catalog(catalog)).items()
+    ]
     if as_json:
         print_json(rows)
         return

@@ -9,26 +9,21 @@ from typing import Annotated, Literal, cast, get_args
 import typer
 import yaml
 
-from orchestrator.catalog.engine_rules import EngineRule, load_rules
+from orchestrator.catalog.engine_rules import EngineRule, check_version, load_rules
 from orchestrator.catalog.entries import CatalogEntry
+from orchestrator.catalog.gpus import GpuTable
 from orchestrator.catalog.models import ModelSpec
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog
 from orchestrator.cli import plan_view
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import load_cluster, parse_gpus
-from orchestrator.deploy.cluster import find_cluster
 from orchestrator.errors import ClusterUnavailable, ConfigError, NoFeasiblePlan
 from orchestrator.plan import Constraints, Objective, Plan, verify
 from orchestrator.planner.advice import no_feasible_plan
 from orchestrator.planner.arguments import Wishes, build_request
 from orchestrator.planner.build import build_plan
-from orchestrator.planner.command_line import (
-    ENGINE_ARGUMENTS,
-    CommandLine,
-    read_arguments,
-    read_command,
-    why_unknown,
-)
+from orchestrator.planner.command_line import PLANNED_ARGUMENTS, CommandLine, read_arguments, read_command
 from orchestrator.planner.notices import notes_of
 from orchestrator.planner.presets import engine_settings, preset_for
 from orchestrator.planner.reasons import explain as explain_choice
@@ -37,14 +32,13 @@ from orchestrator.planner.rule_of_thumb import disagreement, rule_of_thumb
 from orchestrator.planner.search import Found, search
 from orchestrator.planner.what_if import what_if
 from orchestrator.probes.hugging_face import find_model
-from orchestrator.probes.ray_cluster import snapshot_from
 
 # What `--what-if` plans for where no cluster is named; its GPUs are not looked at.
 _ANY_CLUSTER = "1xH100"
 
 # Engine arguments are not options of this command: they come in among the words, and are read there.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
-EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(f"--{name.replace('_', '-')}" for name in ENGINE_ARGUMENTS)
+EPILOG = "Engine arguments, by vLLM's names: " + ", ".join(f"--{name.replace('_', '-')}" for name in PLANNED_ARGUMENTS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Options:
 
     objective: Objective
     constraints: Constraints
-    catalog: Path | None
+    catalog: Catalog
     rules: tuple[EngineRule, ...]
     engine_version: str
 
@@ -96,7 +90,7 @@ def plan(
     use_gpus: Annotated[int | None, typer.Option(help="Use at most this many GPUs.")] = None,
     gpu_type: Annotated[str | None, typer.Option(help="Use only this kind of GPU.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
-    catalog: Annotated[Path | None, typer.Option(help="A file of further models.")] = None,
+    catalog: Path = CatalogOption,
     rules: Annotated[Path | None, typer.Option(help="A file of further engine rules.")] = None,
     engine_version: Annotated[str, typer.Option(help="The vLLM whose rules apply.")] = ENGINE_VERSION,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan document.")] = False,
@@ -111,14 +105,17 @@ def plan(
     Any vLLM engine argument that bears on memory or layout can be fixed by its own name, for example
     `--tensor-parallel-size 8 --enable-expert-parallel --max-model-len 32768`.
     """
+    if as_json and as_yaml:
+        raise ConfigError("say either --json or --yaml")
     asked = _asked(words or [], from_command)
-    machines = _machines(Where(cluster, gpus, live, address), which_gpus)
+    known = the_catalog(catalog)
+    machines = _machines(Where(cluster, gpus, live, address), which_gpus, known.gpus)
     options = Options(
         objective=_objective(objective),
         constraints=_constraints(concurrency, use_gpus, gpu_type, replicas),
-        catalog=catalog,
+        catalog=known,
         rules=load_rules(rules) if rules else (),
-        engine_version=engine_version,
+        engine_version=check_version(engine_version),
     )
     request = _request(asked, machines, options)
     if which_gpus:
@@ -152,36 +149,39 @@ def _asked(words: list[str], from_command: str | None) -> Asked:
             raise ConfigError("--from-command names no model: `vllm serve MODEL …`")
         return Asked(command.model, command, True)
     command = read_arguments(words)
-    if command.others:
-        raise ConfigError(why_unknown(next(iter(command.others))))
     if command.model is None:
         raise ConfigError("name a model, for example: plan kimi-k2 --gpus 16xH100")
     return Asked(command.model, command, False)
 
 
-def _machines(where: Where, any_will_do: bool) -> ClusterSnapshot:
+def _machines(where: Where, any_will_do: bool, known: GpuTable) -> ClusterSnapshot:
     named = [option for option, given in where.options if given]
     if len(named) > 1:
         raise ConfigError(f"name one cluster, not several: {' and '.join(named)}")
     if where.live:
-        return _live_cluster(where.address)
+        return _live_cluster(where.address, known)
     if where.file is not None:
-        return load_cluster(where.file)
+        return load_cluster(where.file, known)
     if where.gpus is not None:
-        return parse_gpus(where.gpus)
+        return parse_gpus(where.gpus, known)
     if any_will_do:
-        return parse_gpus(_ANY_CLUSTER)
+        return parse_gpus(_ANY_CLUSTER, known)
     raise ConfigError("name a cluster: --gpus 16xH100, --cluster FILE or --live; --what-if lists GPUs that would do")
 
 
-def _live_cluster(address: str | None) -> ClusterSnapshot:
-    """The Ray that `address` names, else the one that commands find by themselves."""
+def _live_cluster(address: str | None, known: GpuTable) -> ClusterSnapshot:
+    """The Ray that `address` names, else the one that commands find by themselves, less what is deployed there."""
+    # Only here is a client for Ray needed.
+    from orchestrator.cli.planning import snapshot_of
+    from orchestrator.deploy.cluster import find_cluster
+    from orchestrator.deploy.session import look
+
     found = find_cluster(address)
     if found is None:
         raise ClusterUnavailable("no Ray cluster was found; name its dashboard with --address, or use --gpus")
     api = found.api()
     try:
-        return snapshot_from(found.dashboard_url, *api.node_rows())
+        return snapshot_of(look(api), known)
     finally:
         api.close()
 
@@ -218,10 +218,9 @@ def _request(asked: Asked, machines: ClusterSnapshot, options: Options) -> PlanR
     return build_request(spec, machines, wishes)
 
 
-def _model(name: str, catalog: Path | None) -> tuple[ModelSpec, CatalogEntry | None]:
-    known = load_catalog(catalog)
-    found = known.find(name)
-    return find_model(name, known), found[0] if found else None
+def _model(name: str, catalog: Catalog) -> tuple[ModelSpec, CatalogEntry | None]:
+    found = catalog.find(name)
+    return find_model(name, catalog), found[0] if found else None
 
 
 def _plan(request: PlanRequest, found: Found, show_all: bool) -> Plan:

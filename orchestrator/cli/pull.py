@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.output import AddressOption, JsonOption, err, out, print_json
 from orchestrator.demo import DEMO_MODELS
 from orchestrator.deploy import pull_nodes
@@ -46,12 +47,13 @@ def pull(
     to: Path = typer.Option(None, help="Into this folder instead of the cache.", show_default=False),
     check_only: bool = typer.Option(False, "--check-only", help="Fetch nothing; read and check what is here."),
     nodes: bool = typer.Option(False, "--nodes", help="On every node of the cluster that has GPUs (or on all)."),
+    catalog: Path = CatalogOption,
     address: str = AddressOption,
     as_json: bool = JsonOption,
 ) -> None:
     if model in DEMO_MODELS:
         raise ConfigError(f"{model} is built on the spot, not fetched: orchestrator build {model}")
-    wanted = want(model, revision, origin)
+    wanted = want(model, revision, origin, the_catalog(catalog))
     if nodes:
         if to is not None:
             raise ConfigError("--to is a folder of this machine; with --nodes every node fills its own cache (HF_HOME)")

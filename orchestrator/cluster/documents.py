@@ -9,22 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from orchestrator.errors import ConfigError
-from orchestrator.units import parse_bytes
+from orchestrator.validation import Bytes
 
-
-def _bytes(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return parse_bytes(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-    return value
-
-
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 # YAML reads `yes` as a truth value and 1.0 as a number: neither is a count.
 Count = Annotated[PositiveInt, Field(strict=True, le=100_000)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]

@@ -6,9 +6,11 @@ NVLink; every other pair talks over PCIe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
+
+from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
 
 Interconnect = Literal["nvlink", "pcie"]
 
@@ -81,6 +83,18 @@ class ClusterSnapshot:
     source: str = "user"
     # What names that span variants of a GPU were taken to mean.
     assumptions: tuple[str, ...] = ()
+    # What is known of the GPUs that the nodes name.
+    gpus: GpuTable = field(default_factory=shipped_gpus, compare=False, repr=False)
+
+    def gpu_of(self, kind: NodeKind) -> GpuSpec:
+        """The catalogue's facts with the memory that this kind of node has."""
+        return self._specs[kind]
+
+    @cached_property
+    def _specs(self) -> dict[NodeKind, GpuSpec]:
+        return {
+            kind: replace(self.gpus.resolve(kind.gpu_type), memory_bytes=kind.gpu_memory_bytes) for kind in self.kinds
+        }
 
     @cached_property
     def num_gpus(self) -> int:

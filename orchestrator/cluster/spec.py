@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
 from orchestrator.cluster.documents import (
     Hardware,
     HardwareOverride,
@@ -36,10 +36,12 @@ MAX_GPUS = MAX_NODES * GPUS_PER_NODE
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GROUP = re.compile(r"(\d{1,9}(?:\+\d{1,9})*)\s*[x×*]\s*([A-Za-z][\w.-]*)")
 _ACCELERATOR = "accelerator_type:"
+# A cluster's name, its hosts, and where they were read.
+Parts = tuple[str, list[tuple[str, Hardware]], str]
 
 
-def load_cluster(path: Path) -> ClusterSnapshot:
-    """Read a cluster file.
+def load_cluster(path: Path, gpus: GpuTable | None = None) -> ClusterSnapshot:
+    """Read a cluster file that names GPUs of `gpus`, by default of those that ship here.
 
     Raises `ConfigError`, naming the file and the field, for anything that cannot be used.
     """
@@ -49,12 +51,13 @@ def load_cluster(path: Path) -> ClusterSnapshot:
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_problem(error)}") from None
     try:
-        return _from_ray(cluster) if isinstance(cluster, RayCluster) else _from_plain(cluster)
+        parts = _from_ray(cluster) if isinstance(cluster, RayCluster) else _from_plain(cluster)
+        return _snapshot(*parts, gpus or shipped_gpus())
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def parse_gpus(text: str) -> ClusterSnapshot:
+def parse_gpus(text: str, gpus: GpuTable | None = None) -> ClusterSnapshot:
     """A cluster in one word: `16xH100` (nodes of eight), `6+6+4xH100` (one node for each number).
 
     Several kinds are separated by commas: `8xH100,8xA100-80G`. Raises `ConfigError` otherwise.
@@ -67,7 +70,7 @@ def parse_gpus(text: str) -> ClusterSnapshot:
         for num_gpus in _node_sizes(match.group(1), text):
             hardware = Hardware(gpu_type=match.group(2), num_gpus=num_gpus)
             hosts.append((f"node-{len(hosts)}", hardware))
-    return _snapshot(text, hosts, source=f"--gpus {text}")
+    return _snapshot(text, hosts, f"--gpus {text}", gpus or shipped_gpus())
 
 
 def _node_sizes(counts: str, text: str) -> list[int]:
@@ -102,20 +105,20 @@ def _one_line(error: Exception) -> str:
 # --- plain files ---------------------------------------------------------------------------------------
 
 
-def _from_plain(cluster: PlainCluster) -> ClusterSnapshot:
+def _from_plain(cluster: PlainCluster) -> Parts:
     hosts: list[tuple[str, Hardware]] = []
     for entry in cluster.nodes:
         names = [entry.name] if entry.count == 1 else [f"{entry.name}-{i}" for i in range(entry.count)]
         hosts += [(name, entry) for name in names]
-    return _snapshot(cluster.name, hosts, source="cluster file")
+    return cluster.name, hosts, "cluster file"
 
 
 # --- Ray's files ---------------------------------------------------------------------------------------
 
 
-def _from_ray(cluster: RayCluster) -> ClusterSnapshot:
+def _from_ray(cluster: RayCluster) -> Parts:
     hosts = _ssh_hosts(cluster) if cluster.provider.type == "local" else _cloud_nodes(cluster)
-    return _snapshot(cluster.cluster_name, list(hosts), source="Ray cluster file")
+    return cluster.cluster_name, list(hosts), "Ray cluster file"
 
 
 def _ssh_hosts(cluster: RayCluster) -> Iterator[tuple[str, Hardware]]:
@@ -189,8 +192,7 @@ def _merge(where: str, *layers: HardwareOverride) -> Hardware | None:
 # --- nodes ---------------------------------------------------------------------------------------------
 
 
-def _node(name: str, hardware: Hardware) -> NodeSnapshot:
-    gpu = resolve_gpu(hardware.gpu_type)
+def _node(name: str, hardware: Hardware, gpu: GpuSpec) -> NodeSnapshot:
     linked = bool(gpu.nvlink_bytes_per_s) or bool(hardware.nvlink_islands)
     return NodeSnapshot(
         name=name,
@@ -211,16 +213,19 @@ def _host(hardware: Hardware) -> HostFacts | None:
     return HostFacts(hardware.host_memory, hardware.host_disk)
 
 
-def _snapshot(name: str, hosts: list[tuple[str, Hardware]], source: str) -> ClusterSnapshot:
+def _snapshot(name: str, hosts: list[tuple[str, Hardware]], source: str, gpus: GpuTable) -> ClusterSnapshot:
     if not hosts:
         raise ConfigError("the cluster has no node with GPUs")
     twice = next((name for name, times in Counter(name for name, _ in hosts).items() if times > 1), None)
     if twice is not None:
         raise ConfigError(f"two nodes are named {twice!r}; names must differ")
-    notes = [resolve_gpu(hardware.gpu_type).assumption for _, hardware in hosts]
+    names = dict.fromkeys(hardware.gpu_type for _, hardware in hosts)
+    specs = {name: gpus.resolve(name) for name in names}
+    notes = [spec.assumption for spec in specs.values()]
     return ClusterSnapshot(
         name=name,
-        nodes=tuple(_node(*host) for host in hosts),
+        nodes=tuple(_node(name, hardware, specs[hardware.gpu_type]) for name, hardware in hosts),
         source=source,
         assumptions=tuple(dict.fromkeys(note for note in notes if note)),
+        gpus=gpus,
     )

@@ -26,6 +26,7 @@ from orchestrator.deploy.serve_config import (
 )
 from orchestrator.deploy.timeline import Timeline
 from orchestrator.errors import ApplyFailed, ClusterUnavailable
+from orchestrator.plan import Plan
 from orchestrator.store.home import locked
 from orchestrator.units import format_seconds
 
@@ -53,6 +54,7 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
 
 
 @dataclass
@@ -142,6 +144,9 @@ class Deployer:
 
     def _take(self, event: Mapping[str, Any], skew_s: float, facts: dict[str, Any]) -> None:
         """One event of the replica whose start is shown."""
+        if event["kind"] == "ranks":
+            facts["rank_warnings"] = list(event["detail"]["odd"])
+            return
         phases = {"ready": "first token", "serving": "first token"}
         phase = phases.get(event["kind"], event["kind"])
         self._phase(phase, float(event["at_s"]) + skew_s)

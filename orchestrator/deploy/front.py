@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -55,9 +56,12 @@ def _recorded_front() -> FrontRecord | None:
         return None
 
 
-def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str = "haproxy") -> FrontRecord:
+def ensure_front(
+    host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str = "haproxy", control_host: str = CONTROL_HOST
+) -> FrontRecord:
     """The running front, or a new one at `host`:`port`. `kind` is haproxy, or serve for Ray Serve's own proxy.
 
+    `control_host` is where replicas announce themselves: loopback where they all run on this machine.
     Raises `ConfigError` when the port is taken, or when a front already runs at another address.
     """
     with locked("front"):
@@ -67,27 +71,32 @@ def ensure_front(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, kind: str =
                     f"the front ({front.kind}) already listens on {front.host}:{front.port}; use it, or change it: "
                     f"orchestrator down, then deploy with --host {host} --port {port} --front {kind}"
                 )
+            if urlsplit(front.control_url).hostname != control_host:
+                raise ConfigError(
+                    f"the front takes replicas at {front.control_url}, and this cluster's nodes reach it at "
+                    f"{control_host}; first: orchestrator down"
+                )
             return front
-        return _start(host, port, kind)
+        return _start(host, port, kind, control_host)
 
 
-def _start(host: str, port: int, kind: str) -> FrontRecord:
+def _start(host: str, port: int, kind: str, control_host: str) -> FrontRecord:
     _end_leftovers()
     _check_address(host, port)
     # Replicas that outlived an earlier front know its control address: keep it when it can be had.
     earlier = read_record(RECORD) or {}
     wanted = int(str(earlier.get("control_url", f":{CONTROL_PORT}")).rpartition(":")[2])
-    control_port = processes.free_port(CONTROL_HOST, wanted)
+    control_port = processes.free_port(control_host, wanted)
     log_path = subfolder("logs") / "front.log"
     command = [
         sys.executable, "-m", "deployments.front", "--folder", str(subfolder("front")),
         "--host", host, "--port", str(port),
-        "--control-host", CONTROL_HOST, "--control-port", str(control_port), "--key-file", str(ensure_api_key()),
+        "--control-host", control_host, "--control-port", str(control_port), "--key-file", str(ensure_api_key()),
         *(["--no-haproxy"] if kind == "serve" else []),
     ]  # fmt: skip
     process = processes.start_detached(command, log_path, os.environ)
     front = FrontRecord(
-        process.pid, processes.identity(process.pid) or 0.0, host, port, f"http://{CONTROL_HOST}:{control_port}", kind
+        process.pid, processes.identity(process.pid) or 0.0, host, port, f"http://{control_host}:{control_port}", kind
     )
     write_record(RECORD, vars(front))
     deadline = time.monotonic() + START_TIMEOUT_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -24,18 +24,30 @@ class RayNode:
     resources: dict[str, float]
     memory_total_bytes: int | None
     memory_available_bytes: int | None
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What plans call it: its `orchestrator/host` label, else its address."""
+        return self.labels.get("orchestrator/host") or self.address
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether CPUs stand in for its GPUs."""
+        return self.labels.get("orchestrator/emulated") == "true"
 
     @property
     def num_gpus(self) -> int:
         return int(self.resources.get("GPU", 0))
 
     def describe(self) -> str:
-        """`127.0.0.1: CPU 2, 21.3 GiB free of 23.5 GiB`."""
+        """`127.0.0.1: CPU 2, 21.3 GiB free of 23.5 GiB`; under its own name where it has one."""
         shown = ", ".join(f"{key} {self.resources[key]:g}" for key in ("CPU", "GPU") if key in self.resources)
         if self.memory_available_bytes is None or self.memory_total_bytes is None:
-            return f"{self.address}: {shown}"
+            return f"{self.name}: {shown}"
         memory = f"{format_bytes(self.memory_available_bytes)} free of {format_bytes(self.memory_total_bytes)}"
-        return f"{self.address}: {shown}, {memory}"
+        emulated = " (emulated)" if self.is_emulated else ""
+        return f"{self.name}{emulated}: {shown}, {memory}"
 
 
 class RayApi:
@@ -105,7 +117,14 @@ class RayApi:
             row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1])) for row in agents if row.get("mem")
         }
         return [
-            RayNode(row["node_id"], row["node_ip"], row["resources_total"], *memory.get(row["node_id"], (None, None)))
+            RayNode(
+                row["node_id"],
+                row["node_ip"],
+                row["resources_total"],
+                memory.get(row["node_id"], (None, None))[0],
+                memory.get(row["node_id"], (None, None))[1],
+                row.get("labels") or {},
+            )
             for row in states
             if row["state"] == "ALIVE"
         ]

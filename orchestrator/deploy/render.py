@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.deploy.placing import Planned, rank_order
 from orchestrator.deploy.service import Service
+from orchestrator.plan import Plan
 
 IMPORT_PATH = "deployments.app:build"
 # Nobody is told what runs here, unless the service's own `env` says otherwise.
@@ -33,6 +35,15 @@ class Rendering:
     control_url: str
     engine_defaults: Mapping[str, Any]
     env_defaults: Mapping[str, str]
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where ranks go: what was planned, and each replica's label selectors, one a rank."""
+
+    planned: Planned
+    selectors: Sequence[Sequence[Mapping[str, str]]]
 
 
 def render_application(service: Service, rendering: Rendering) -> dict[str, Any]:
@@ -40,6 +51,16 @@ def render_application(service: Service, rendering: Rendering) -> dict[str, Any]
     engine = {**rendering.engine_defaults, **service.engine}
     platform = {} if rendering.on_gpus else ON_CPU
     env = {**NO_STATISTICS, **platform, **rendering.env_defaults, **service.env}
+    placed: dict[str, Any] = {}
+    if (placement := rendering.placement) is not None:
+        planned = placement.planned
+        engine = {**planned.engine, "worker_extension_cls": WORKER_EXTENSION}
+        env |= {**planned.env, **rank_order(planned.plan.parallelism.gpus_per_replica), **service.env}
+        placed = {
+            "plan": _document(planned.plan),
+            "contents": None if planned.contents is planned.plan else _document(planned.contents),
+            "selectors": [[dict(selector) for selector in replica] for replica in placement.selectors],
+        }
     return {
         "name": service.name,
         "import_path": IMPORT_PATH,
@@ -50,9 +71,19 @@ def render_application(service: Service, rendering: Rendering) -> dict[str, Any]
             "llm_config": _llm_config(service, rendering, engine, env),
             "aliases": list(rendering.aliases),
             "control_url": rendering.control_url,
+            **placed,
         },
     }
 
+
+def _document(plan: Plan) -> dict[str, Any]:
+    """The plan as replicas carry it: what was refused along the way stays behind."""
+    document: dict[str, Any] = plan.model_copy(update={"rejected": ()}).model_dump(mode="json")
+    return document
+
+
+# Mixed into every rank's worker, so that ranks can tell where they are and what they hold.
+WORKER_EXTENSION = "deployments.worker_extension.WorkerExtension"
 
 INGRESS_NAME = "_ingress"
 
@@ -65,7 +96,10 @@ def render_ingress(control_url: str) -> dict[str, Any]:
 
 def _llm_config(service: Service, rendering: Rendering, engine: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
     """The arguments of `ray.serve.llm.LLMConfig`."""
-    ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))
+    if rendering.placement is not None:
+        ranks = rendering.placement.planned.plan.parallelism.gpus_per_replica
+    else:
+        ranks = int(engine.get("tensor_parallel_size", 1)) * int(engine.get("pipeline_parallel_size", 1))
     bundle = {"GPU": 1, "CPU": 1} if rendering.on_gpus else {"CPU": 1}
     return {
         "model_loading_config": {"model_id": service.name, "model_source": rendering.source},

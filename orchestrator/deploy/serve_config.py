@@ -76,10 +76,16 @@ def comparable(application: Mapping[str, Any] | None) -> dict[str, Any]:
         "engine": config["engine_kwargs"],
         "env": config["runtime_env"]["env_vars"],
         "access": args["service"]["access"],
-        "placement": config["placement_group_config"],
+        "placement": {**config["placement_group_config"], "selectors": args.get("selectors")},
+        "layout": _layout(args.get("plan")),
         "serve": {key: value for key, value in config["deployment_config"].items() if key != "num_replicas"},
         "control_url": args["control_url"],
     }
+
+
+def _layout(plan: Mapping[str, Any] | None) -> Any:
+    """Which rank sits where: what of a plan makes ranks start anew when it changes."""
+    return plan and [(rank["replica"], rank["rank"], rank["node"], rank["gpu_index"]) for rank in plan["ranks"]]
 
 
 def failure(message: str) -> str:

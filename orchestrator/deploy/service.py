@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from orchestrator.deploy import engine_args
+from orchestrator.catalog.engine_arguments import check, read_words, unknown_argument
 from orchestrator.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
 MAX_PARALLEL_SIZE = 1024
+# Set by `deploy` itself: an argument that would contradict the service around the engine.
+_OWNED = {
+    "model": "name the model as the command's first argument",
+    "served_model_name": "use --name",
+    "distributed_executor_backend": "Ray Serve chooses it from the placement",
+}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -52,7 +59,7 @@ class Service(BaseModel):
     @classmethod
     def _engine_arguments_exist(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
-            checked = engine_args.check(arguments)
+            checked = check(_not_owned(arguments))
         except ConfigError as error:
             raise ValueError(str(error)) from None
         for name in ("tensor_parallel_size", "pipeline_parallel_size"):
@@ -61,6 +68,26 @@ class Service(BaseModel):
                     f"--{name.replace('_', '-')} is {checked[name]}; it goes from 1 to {MAX_PARALLEL_SIZE}"
                 )
         return checked
+
+
+def read_engine_arguments(words: Iterable[str]) -> dict[str, Any]:
+    """Engine arguments from `--max-model-len 2048 --enable-expert-parallel`.
+
+    Raises `ConfigError` for a name vLLM does not have (with the nearest ones), a missing or a wrong value.
+    """
+    read = read_words(words)
+    if read.words:
+        raise ConfigError(f"{read.words[0]!r} is not an option; engine arguments are written --name value")
+    if read.others:
+        raise ConfigError(unknown_argument(next(iter(read.others))))
+    return dict(_not_owned(read.arguments))
+
+
+def _not_owned(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in arguments:
+        if (mend := _OWNED.get(str(name).replace("-", "_"))) is not None:
+            raise ConfigError(f"--{str(name).replace('_', '-')} is set by deploy itself: {mend}")
+    return arguments
 
 
 def default_name(model: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy import models
 from orchestrator.deploy.apply import Deployer, Outcome, View
+from orchestrator.deploy.placing import EMULATED_LABEL, Planned, gpus_held, selectors
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi
 from orchestrator.deploy.remove import remove
-from orchestrator.deploy.render import Rendering, render_application, render_ingress
+from orchestrator.deploy.render import Placement, Rendering, render_application, render_ingress
 from orchestrator.deploy.serve_config import ServeProxy
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.timeline import Timeline
@@ -34,29 +35,81 @@ class Target:
     front: str = "haproxy"
 
 
-def application_of(service: Service, control_url: str, on_gpus: bool, say: Callable[[str], None]) -> tuple[Any, Any]:
-    """The Serve application of a service, with what its model's name stands for."""
-    model = models.resolve(service.model, say)
-    rendering = Rendering(model.source, model.aliases, on_gpus, control_url, model.engine, model.env)
-    return render_application(service, rendering), model
+@dataclass(frozen=True)
+class Live:
+    """A cluster as it is now, for planning: the dashboard's rows of its nodes, and GPUs that deployed plans hold."""
+
+    url: str
+    agents: list[dict[str, Any]]
+    states: list[dict[str, Any]]
+    held_by_others: dict[str, set[int]]
+    held_by_itself: dict[str, set[int]]
+
+    @property
+    def has_gpus(self) -> bool:
+        return any(row["resources_total"].get("GPU") for row in self._alive)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its GPUs are CPUs."""
+        with_gpus = [row for row in self._alive if row["resources_total"].get("GPU")]
+        return bool(with_gpus) and all((row.get("labels") or {}).get(EMULATED_LABEL) == "true" for row in with_gpus)
+
+    @property
+    def _alive(self) -> list[dict[str, Any]]:
+        return [row for row in self.states if row["state"] == "ALIVE"]
 
 
-def deploy(service: Service, target: Target, view: View, timeout_s: float, wait: bool) -> tuple[Outcome, str]:
+class Course(Protocol):
+    """How a deployment is gone about: for real, or as a rehearsal."""
+
+    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
+        """What the engine is to load for a model's name. Raises `UnknownModel`."""
+
+    def start_cluster(self, say: Callable[[str], None]) -> clusters.Cluster:
+        """A cluster where none is addressed and none runs."""
+
+    def plan(self, service: Service, live: Live) -> Planned | None:
+        """Where ranks go; None for a cluster without GPUs. Raises `NoFeasiblePlan`, `StalePlan` or `ApplyFailed`."""
+
+
+def application_of(
+    service: Service, model: models.Deployable, control_url: str, on_gpus: bool, placement: Placement | None = None
+) -> dict[str, Any]:
+    """The Serve application of a service whose model has been resolved."""
+    rendering = Rendering(model.source, model.aliases, on_gpus, control_url, model.engine, model.env, placement)
+    return render_application(service, rendering)
+
+
+def deploy(
+    service: Service, target: Target, course: Course, view: View, timeout_s: float, wait: bool
+) -> tuple[Outcome, str]:
     """Bring a service up; what came of it and its `base_url`."""
     timeline = Timeline()
     # The model first: a name nobody knows must not start a cluster.
-    models.resolve(service.model, view.say)
+    model = course.resolve(service.model, view.say)
     timeline.mark("cluster", time.time())
     view.phase("cluster")
-    cluster = clusters.find_cluster(target.address) or clusters.start_local(view.say)
+    cluster = clusters.find_cluster(target.address) or course.start_cluster(view.say)
     api = clusters.check_usable(cluster)
-    front = fronts.ensure_front(target.host, target.port, target.front)
-    on_gpus = any(node.num_gpus for node in api.nodes())
-    app, model = application_of(service, front.control_url, on_gpus, view.say)
+    nodes = api.nodes()
+    planned = course.plan(service, look(api, service.name))
+    front = fronts.ensure_front(target.host, target.port, target.front, clusters.address_for_replicas(nodes))
+    placement = Placement(planned, selectors(planned.plan, nodes)) if planned else None
+    on_gpus = any(node.num_gpus for node in nodes)
+    app = application_of(service, model, front.control_url, on_gpus, placement)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
     control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
     deployer = Deployer(api, control, public, view, timeline, _proxy(front))
-    return deployer.deploy(app, model.weights_bytes, timeout_s, wait), front.base_url
+    outcome = deployer.deploy(app, model.weights_bytes, timeout_s, wait)
+    outcome.plan = planned.plan if planned else None
+    return outcome, front.base_url
+
+
+def look(api: RayApi, name: str = "") -> Live:
+    """The cluster as it is now; what the deployment `name` holds counts as its own."""
+    others, own = gpus_held(api.serve_details(), name)
+    return Live(api.url, *api.node_rows(), others, own)
 
 
 def _proxy(front: fronts.FrontRecord) -> ServeProxy | None:

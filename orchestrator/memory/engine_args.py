@@ -40,6 +40,10 @@ _MXFP4_PADDING = ExpertPadding(inner=128, hidden=256)
 _MXFP4_PADDING_HOPPER = ExpertPadding(inner=64, packed=256)
 
 
+# Tokens of a block: the least that `get_supported_kernel_block_sizes` of a backend for NVIDIA's GPUs asks for.
+SMALLEST_BLOCK = 16
+
+
 @dataclass(frozen=True)
 class EngineArgs:
     """None leaves a value to the engine, which derives it from the model and the GPU."""
@@ -91,7 +95,7 @@ class ResolvedArgs:
 
 @lru_cache(maxsize=65536)
 def _resolve(args: EngineArgs, spec: ModelSpec, layout: Layout, gpu: GpuSpec) -> ResolvedArgs:
-    _check(args)
+    _check(args, gpu)
     max_model_len = args.max_model_len or spec.max_model_len
     sequences, tokens = _batch_limits(args, layout, gpu, max_model_len)
     cache_dtype, block_size = cache_format(args, spec, gpu)
@@ -111,13 +115,17 @@ def _resolve(args: EngineArgs, spec: ModelSpec, layout: Layout, gpu: GpuSpec) ->
     )
 
 
-def _check(args: EngineArgs) -> None:
+def _check(args: EngineArgs, gpu: GpuSpec) -> None:
     if not 0 < args.gpu_memory_utilization <= 1:
         raise ConfigError(f"gpu_memory_utilization is {args.gpu_memory_utilization}; it must be above 0 and at most 1")
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
+    if gpu.vendor == "nvidia" and args.block_size is not None and args.block_size % SMALLEST_BLOCK:
+        raise ConfigError(
+            f"block_size is {args.block_size}; every attention backend needs a multiple of {SMALLEST_BLOCK}"
+        )
     if args.kv_cache_dtype not in CACHE_DTYPES:
         known = ", ".join(sorted(CACHE_DTYPES))
         raise ConfigError(f"kv_cache_dtype {args.kv_cache_dtype!r} is not known here; known are {known}")

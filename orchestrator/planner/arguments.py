@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.catalog.engine_arguments import AUTO_LENGTH
 from orchestrator.catalog.engine_rules import EngineRule, matching_rules
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.errors import ConfigError
 from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.memory.layout import ExpertPlacement
 from orchestrator.plan import Constraints, Objective
-from orchestrator.planner.command_line import AUTO_LENGTH
 from orchestrator.planner.request import DEFAULT_OBJECTIVE, ENGINE, ENGINE_VERSION, FixedDegrees, PlanRequest
 
 # 0.90 leaves room for routing buffers outside the engine's count; a maximum length is always set.
@@ -100,9 +99,9 @@ def _engine(merged: Mapping[str, Any]) -> EngineArgs:
 
 def _speculation(merged: Mapping[str, Any]) -> tuple[str, int]:
     """(method, tokens) of `speculative_config`; ("", 0) without one."""
-    config = merged.get("speculative_config") or {}
+    config = merged.get("speculative_config", {})
     tokens = config.get("num_speculative_tokens", 0) if isinstance(config, Mapping) else None
-    if not isinstance(tokens, int) or tokens < 0:
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
         raise ConfigError(f"speculative_config is {config!r}; it must be an object with num_speculative_tokens")
     return str(config.get("method", "draft_model")) if config else "", tokens
 
@@ -149,7 +148,7 @@ def _check_gpu_type(cluster: ClusterSnapshot, gpu_type: str | None) -> None:
     if gpu_type is None:
         return
     present = sorted({node.gpu_type for node in cluster.nodes})
-    if resolve_gpu(gpu_type).name not in present:
+    if cluster.gpus.resolve(gpu_type).name not in present:
         raise ConfigError(f"gpu_type {gpu_type!r} is not in the cluster, which has {', '.join(present)}")
 
 
@@ -232,11 +231,11 @@ def _expert_placement(spec: ModelSpec, arguments: Mapping[str, Any]) -> ExpertPl
 
 
 def _redundant_experts(arguments: Mapping[str, Any]) -> int | None:
-    config = arguments.get("eplb_config") or {}
+    config = arguments.get("eplb_config", {})
     if not isinstance(config, Mapping):
         raise ConfigError(f"--eplb-config is {config!r}; it must be a JSON object")
     redundant = config.get("num_redundant_experts", 0)
-    if not isinstance(redundant, int) or redundant < 0:
+    if not isinstance(redundant, int) or isinstance(redundant, bool) or redundant < 0:
         raise ConfigError(f"num_redundant_experts is {redundant!r}; it must be a whole number of at least 0")
     if redundant and not arguments.get("enable_eplb"):
         raise ConfigError(f"num_redundant_experts {redundant} needs --enable-eplb, or vLLM refuses it")

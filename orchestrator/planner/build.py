@@ -6,7 +6,6 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.memory.budget import MemoryBudget, rank_budget
 from orchestrator.memory.engine_args import EngineArgs, ResolvedArgs
@@ -25,7 +24,6 @@ from orchestrator.planner.counts import active_params, total_params
 from orchestrator.planner.hosts import host_source, host_warnings
 from orchestrator.planner.notices import warnings_of
 from orchestrator.planner.placement import Replica, Seat
-from orchestrator.planner.pools import gpu_of
 from orchestrator.planner.rejected import parallelism_of, rejected_of
 from orchestrator.planner.request import ENGINE, PlanRequest
 from orchestrator.planner.score import Contender
@@ -120,7 +118,7 @@ def _experts(
 
 
 def _memory(winner: Contender, stage: int, tensor_rank: int, data_rank: int, seat: Seat) -> RankMemory:
-    gpu = gpu_of(seat.node.kind)
+    gpu = winner.candidate.pool.gpu_of(seat.node.kind)
     spec, engine = winner.request.spec, winner.fit.engine
     return _rank_memory(rank_budget(spec, winner.layout, stage, tensor_rank, data_rank, engine, gpu))
 
@@ -197,7 +195,7 @@ def _other_args(request: PlanRequest, winner: Contender) -> dict[str, Any]:
 def _sources(request: PlanRequest, winner: Contender) -> dict[str, str]:
     sources = {"model": request.spec.source, "cluster": request.cluster.source}
     for kind in winner.candidate.pool.kinds:
-        gpu = resolve_gpu(kind.gpu_type)
+        gpu = winner.candidate.pool.gpu_of(kind)
         basis = f"{gpu.product}, memory as {gpu.memory_basis}"
         parts = [basis, gpu.note, *gpu.sources]
         sources[f"gpu {kind.gpu_type}"] = "; ".join(part for part in parts if part)

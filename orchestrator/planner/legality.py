@@ -77,7 +77,10 @@ def _heads(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
 
 def _experts(spec: ModelSpec, layout: Layout) -> Iterator[Refusal]:
     if layout.expert and spec.moe is None:
-        yield Refusal("expert_parallel_without_moe", f"{spec.name} is dense: it has no experts to place")
+        yield Refusal(
+            "expert_parallel_without_moe",
+            f"{spec.name} is dense: it has no experts to place; leave enable_expert_parallel out",
+        )
     if layout.redundant_experts and not layout.expert:
         yield Refusal("redundant_experts_without_expert_parallel", "redundant experts need expert parallel")
     if spec.moe is None or not layout.expert:

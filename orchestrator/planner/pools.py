@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
-from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
+from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot, NodeKind, NodeSnapshot
 from orchestrator.planner.links import Link, link_of, pcie_of
 
@@ -22,19 +22,21 @@ MAX_KINDS_TO_MIX_FREELY = 5
 
 @dataclass(frozen=True)
 class Pool:
-    """Nodes in the order in which they are filled, and the kinds among them."""
+    """Nodes in the order in which they are filled, and the kinds among them.
+
+    `gpus`: one specification for each kind, with the memory that its nodes really have.
+    """
 
     nodes: tuple[NodeSnapshot, ...]
     kinds: tuple[NodeKind, ...]
+    gpus: tuple[GpuSpec, ...]
 
     @property
     def is_mixed(self) -> bool:
         return len(self.kinds) > 1
 
-    @cached_property
-    def gpus(self) -> tuple[GpuSpec, ...]:
-        """One specification for each kind, with the memory that its nodes really have."""
-        return tuple(gpu_of(kind) for kind in self.kinds)
+    def gpu_of(self, kind: NodeKind) -> GpuSpec:
+        return self.gpus[self.kinds.index(kind)]
 
     @cached_property
     def weakest_gpu(self) -> GpuSpec:
@@ -81,12 +83,6 @@ def _groups_in_node(shape: tuple[int, ...], size: int) -> int:
     return whole + left_over // size
 
 
-@lru_cache(maxsize=256)
-def gpu_of(kind: NodeKind) -> GpuSpec:
-    """The catalogue's facts with the memory of this kind of node."""
-    return replace(resolve_gpu(kind.gpu_type), memory_bytes=kind.gpu_memory_bytes)
-
-
 def pools_of(cluster: ClusterSnapshot) -> tuple[Pool, ...]:
     """One pool for each kind of node that has free GPUs."""
     return tuple(_pool(cluster, (kind,)) for kind in _usable_kinds(cluster))
@@ -94,9 +90,9 @@ def pools_of(cluster: ClusterSnapshot) -> tuple[Pool, ...]:
 
 def mixed_pools_of(cluster: ClusterSnapshot) -> Iterator[Pool]:
     """Pools of several kinds, the fastest kinds first. GPUs of two vendors are never mixed."""
-    kinds = sorted(_usable_kinds(cluster), key=lambda kind: _speed(kind), reverse=True)
+    kinds = sorted(_usable_kinds(cluster), key=lambda kind: _speed(cluster, kind), reverse=True)
     for chosen in _mixtures(kinds):
-        if len({gpu_of(kind).vendor for kind in chosen}) == 1:
+        if len({cluster.gpu_of(kind).vendor for kind in chosen}) == 1:
             yield _pool(cluster, chosen)
 
 
@@ -116,8 +112,9 @@ def _usable_kinds(cluster: ClusterSnapshot) -> list[NodeKind]:
 def _pool(cluster: ClusterSnapshot, kinds: tuple[NodeKind, ...]) -> Pool:
     """The nodes with most memory first: where kinds are mixed, stages are filled in this order."""
     nodes = [node for kind in kinds for node in cluster.of_kind(kind) if node.free_gpus]
-    return Pool(nodes=tuple(sorted(nodes, key=lambda node: -node.gpu_memory_bytes)), kinds=kinds)
+    in_order = tuple(sorted(nodes, key=lambda node: -node.gpu_memory_bytes))
+    return Pool(in_order, kinds, tuple(cluster.gpu_of(kind) for kind in kinds))
 
 
-def _speed(kind: NodeKind) -> tuple[int, int, NodeKind]:
-    return resolve_gpu(kind.gpu_type).hbm_bandwidth_bytes_per_s, kind.gpu_memory_bytes, kind
+def _speed(cluster: ClusterSnapshot, kind: NodeKind) -> tuple[int, int, NodeKind]:
+    return cluster.gpu_of(kind).hbm_bandwidth_bytes_per_s, kind.gpu_memory_bytes, kind

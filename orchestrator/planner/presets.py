@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.catalog.entries import CatalogEntry, Preset
-from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.units import GIB
 
@@ -22,12 +22,13 @@ def preset_for(entry: CatalogEntry | None, cluster: ClusterSnapshot) -> Preset |
     """The preset made for exactly this many GPUs of this family; None where there is none."""
     if entry is None or len({node.gpu_type for node in cluster.nodes}) != 1:
         return None
-    family = _family(cluster.nodes[0].gpu_type)
+    gpus = cluster.gpus
+    family = _family(gpus.resolve(cluster.nodes[0].gpu_type))
     return next(
         (
             preset
             for preset in entry.presets
-            if preset.num_gpus == cluster.num_free_gpus and _family(preset.gpu) == family
+            if preset.num_gpus == cluster.num_free_gpus and _family(gpus.resolve(preset.gpu)) == family
         ),
         None,
     )
@@ -38,7 +39,6 @@ def engine_settings(preset: Preset) -> dict[str, Any]:
     return {name: value for name, value in preset.engine_args.items() if name not in _LAYOUT}
 
 
-def _family(gpu_name: str) -> tuple[str, int]:
+def _family(gpu: GpuSpec) -> tuple[str, int]:
     """SXM and PCIe cards of one generation and size are one family."""
-    gpu = resolve_gpu(gpu_name)
     return gpu.ray_accelerator_type or gpu.name, round(gpu.memory_bytes / (10 * GIB))

@@ -17,7 +17,6 @@ from orchestrator.cluster.snapshot import NodeSnapshot
 from orchestrator.memory.kv_cache import kv_bytes_per_token
 from orchestrator.memory.layout import Layout
 from orchestrator.planner.counts import total_params
-from orchestrator.planner.pools import gpu_of
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.traffic import model_bytes
 
@@ -44,6 +43,8 @@ class RuleOfThumb:
     bytes_per_parameter: float
     kv_budget_bytes: int
     available_bytes: int
+    # The share of a GPU that the engine may take, of which the rule knows nothing.
+    utilization: float = 1.0
 
     @property
     def weights_bytes(self) -> int:
@@ -64,8 +65,15 @@ class RuleOfThumb:
         return (
             f"rule of thumb: {self.parameters / GB:,.1f}e9 parameters × {self.bytes_per_parameter:g} {unit} "
             f"× {OVERHEAD_FACTOR}{budget} = {self.total_bytes / GB:,.0f} GB, which {verdict} the nominal "
-            f"{self.available_bytes / GB:,.0f} GB"
+            f"{self.available_bytes / GB:,.0f} GB{self._but()}"
         )
+
+    def _but(self) -> str:
+        """What the rule leaves out where it says yes to more than the engine may take."""
+        if not self.fits or self.total_bytes <= self.utilization * self.available_bytes:
+            return ""
+        share = self.total_bytes / self.available_bytes
+        return f" at {share:.0%} of it, above the {self.utilization:g} that the engine may take"
 
 
 def rule_of_thumb(request: PlanRequest) -> RuleOfThumb:
@@ -76,6 +84,7 @@ def rule_of_thumb(request: PlanRequest) -> RuleOfThumb:
         bytes_per_parameter=BYTES_PER_PARAMETER[quantization.weight_format if quantization else spec.dtype],
         kv_budget_bytes=_kv_budget_bytes(request),
         available_bytes=sum(nominal_bytes(node) * len(node.free_gpus) for node in request.cluster.nodes),
+        utilization=request.engine.gpu_memory_utilization,
     )
 
 
@@ -83,7 +92,7 @@ def _kv_budget_bytes(request: PlanRequest) -> int:
     """The cache of as many requests of full length as were asked for at once, held once."""
     if request.constraints.concurrency is None:
         return 0
-    args = request.engine.resolve(request.spec, Layout(), gpu_of(request.cluster.nodes[0].kind))
+    args = request.engine.resolve(request.spec, Layout(), request.cluster.gpu_of(request.cluster.nodes[0].kind))
     token_bytes = kv_bytes_per_token(request.spec, Layout(), 0, args)
     return request.constraints.concurrency * args.max_model_len * token_bytes
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.catalog.gpus import resolve_gpu
 from orchestrator.planner.candidate import Candidate, Outcome
 from orchestrator.planner.enumeration import outcomes
 from orchestrator.planner.fitting import Fit, fit
@@ -75,7 +74,7 @@ def _passes(request: PlanRequest) -> Iterator[tuple[tuple[Pool, ...], bool]]:
 
 def _wanted(request: PlanRequest, pool: Pool) -> bool:
     wanted = request.constraints.gpu_type
-    return wanted is None or all(kind.gpu_type == resolve_gpu(wanted).name for kind in pool.kinds)
+    return wanted is None or all(kind.gpu_type == request.cluster.gpus.resolve(wanted).name for kind in pool.kinds)
 
 
 def nearest_miss(request: PlanRequest, found: Found) -> tuple[Outcome, Refusal] | None:

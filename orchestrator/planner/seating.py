@@ -5,7 +5,6 @@ from __future__ import annotations
 from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.planner.candidate import Candidate
 from orchestrator.planner.placement import Replica, place, place_straddling
-from orchestrator.planner.pools import gpu_of
 
 
 def seats(candidate: Candidate, replicas: int) -> tuple[Replica, ...] | None:
@@ -28,4 +27,4 @@ def stage_gpus(candidate: Candidate, replicas: int) -> tuple[tuple[GpuSpec, ...]
         {seat.node.kind for replica in placed for group in replica[stage :: layout.pipeline] for seat in group}
         for stage in range(layout.pipeline)
     ]
-    return tuple(tuple(gpu_of(kind) for kind in sorted(stage)) for stage in kinds)
+    return tuple(tuple(pool.gpu_of(kind) for kind in sorted(stage)) for stage in kinds)

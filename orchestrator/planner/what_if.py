@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.catalog.gpus import GpuSpec, gpu_table
+from orchestrator.catalog.gpus import GpuSpec
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.planner.request import PlanRequest
 from orchestrator.planner.score import Contender
@@ -29,8 +29,8 @@ class Choice:
 
 
 def what_if(request: PlanRequest) -> tuple[Choice, ...]:
-    """A choice for every GPU; those that do with the fewest first, those that never do last."""
-    choices = [_choice(request, gpu) for gpu in gpu_table().gpus]
+    """A choice for every GPU that the cluster's catalogue knows: the fewest first, those that never do last."""
+    choices = [_choice(request, gpu) for gpu in request.cluster.gpus.gpus]
     return tuple(sorted(choices, key=lambda choice: (choice.num_gpus or 10**6, choice.gpu.name)))
 
 
@@ -48,7 +48,7 @@ def _winners(request: PlanRequest, gpu: GpuSpec) -> Iterator[Contender]:
     for count in COUNTS:
         if _hopeless(request, gpu, count):
             continue
-        asked = replace(request, cluster=parse_gpus(f"{count}x{gpu.name}"))
+        asked = replace(request, cluster=parse_gpus(f"{count}x{gpu.name}", request.cluster.gpus))
         winner = search(asked).winner
         if winner is not None:
             yield winner

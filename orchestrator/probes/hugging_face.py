@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from orchestrator.catalog.models import ModelSpec
 from orchestrator.catalog.registry import Catalog, local_model, resolve_model
@@ -62,6 +53,19 @@ def _fetch_if_there(get: Download, hf_id: str, name: str, revision: str | None) 
 
 def _from_hub(hf_id: str, name: str, revision: str | None) -> Path:
     """Download one file into the hub's own cache."""
+    # Half a second of imports, which only a model that nothing else knows is worth.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # It tells of every retry where there is no network; the error here is one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(hf_id, name, revision=revision))
     except GatedRepoError:

@@ -7,11 +7,11 @@ has to do, and the snapshot says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.catalog.gpus import GpuSpec, resolve_gpu
+from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
 from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.units import MIB
@@ -21,6 +21,7 @@ IDLE_SHARE = 0.05
 # Drivers of different versions report totals this close to one another.
 SAME_MEMORY_SHARE = 0.02
 _ACCELERATOR = "accelerator_type:"
+_HOST = "orchestrator/host"
 _ZONE = "ray.io/availability-zone"
 _LABEL = "ray.io/accelerator-type"
 
@@ -33,17 +34,35 @@ class _Seen:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Held:
+    """GPUs by node that deployed models hold: `by_others`, and `by_itself`, which the model to be planned gives up."""
+
+    by_others: Mapping[str, Collection[int]] = field(default_factory=dict)
+    by_itself: Mapping[str, Collection[int]] = field(default_factory=dict)
+
+    def in_use(self, node: str, measured: Collection[int]) -> frozenset[int]:
+        """The GPUs of a node that are not to be had, `measured` being those that hold somebody's memory."""
+        return frozenset((set(measured) - set(self.by_itself.get(node, ()))) | set(self.by_others.get(node, ())))
+
+
 def snapshot_from(
-    name: str, agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]
+    name: str,
+    agents: Sequence[Mapping[str, Any]],
+    states: Sequence[Mapping[str, Any]],
+    held: Held = Held(),
+    gpus: GpuTable | None = None,
 ) -> ClusterSnapshot:
     """A snapshot from the dashboard's two views of nodes.
 
     `agents` are the rows of `/nodes?view=summary`: what each node's agent measured. `states` are those of
-    `/api/v0/nodes?detail=true`: resources and labels. Raises `ClusterUnavailable` where no node has a GPU.
+    `/api/v0/nodes?detail=true`: resources and labels. GPUs are looked up in `gpus`, those shipped here by default.
+    Raises `ClusterUnavailable` where no node has a GPU.
     """
+    table = gpus or shipped_gpus()
     measured = {row.get("raylet", {}).get("nodeId"): row for row in agents}
-    alive = sorted((row for row in states if row["state"] == "ALIVE"), key=lambda row: str(row["node_ip"]))
-    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], {}))]
+    alive = sorted((row for row in states if row["state"] == "ALIVE"), key=_name)
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], {}), held, table)]
     if not seen:
         raise ClusterUnavailable(f"no live node of {name} has a GPU")
     remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
@@ -52,22 +71,29 @@ def snapshot_from(
         nodes=tuple(node.node for node in seen),
         source="live Ray cluster",
         assumptions=tuple(remarks),
+        gpus=table,
     )
 
 
-def _node(row: Mapping[str, Any], agent: Mapping[str, Any]) -> Iterator[_Seen]:
+def _name(row: Mapping[str, Any]) -> str:
+    """The node's label for itself where it has one: addresses are not unique where several nodes share a machine."""
+    return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
+
+
+def _node(row: Mapping[str, Any], agent: Mapping[str, Any], held: Held, table: GpuTable) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return
     gpus = agent.get("gpus") or []
-    spec, memory_bytes, remarks = _measured(gpus) if gpus else _labelled(row)
+    spec, memory_bytes, remarks = _measured(gpus, table) if gpus else _labelled(row, table)
+    name = _name(row)
     node = NodeSnapshot(
-        name=str(row["node_ip"]),
+        name=name,
         gpu_type=spec.name,
         num_gpus=num_gpus,
         gpu_memory_bytes=memory_bytes,
         interconnect="nvlink" if spec.has_nvlink else "pcie",
-        gpus_in_use=frozenset(gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)),
+        gpus_in_use=held.in_use(name, [gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)]),
         failure_domain=str((row.get("labels") or {}).get(_ZONE, "")),
         host=_host(agent),
     )
@@ -91,10 +117,10 @@ def _is_taken(gpu: Mapping[str, Any]) -> bool:
     return bool(gpu["memoryUsed"] > IDLE_SHARE * gpu["memoryTotal"])
 
 
-def _measured(gpus: Sequence[Mapping[str, Any]]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+def _measured(gpus: Sequence[Mapping[str, Any]], table: GpuTable) -> tuple[GpuSpec, int, tuple[str, ...]]:
     """By the GPU's own name and memory; the smallest, should they differ."""
     smallest = min(gpus, key=lambda gpu: (gpu["memoryTotal"], gpu["index"]))
-    spec = resolve_gpu(str(smallest["name"]))
+    spec = table.resolve(str(smallest["name"]))
     driver_bytes = int(smallest["memoryTotal"]) * MIB
     usual_bytes = spec.driver_memory_bytes or driver_bytes
     if abs(driver_bytes - usual_bytes) <= SAME_MEMORY_SHARE * usual_bytes:
@@ -107,15 +133,15 @@ def _measured(gpus: Sequence[Mapping[str, Any]]) -> tuple[GpuSpec, int, tuple[st
     return spec, memory_bytes, (remark,)
 
 
-def _labelled(row: Mapping[str, Any]) -> tuple[GpuSpec, int, tuple[str, ...]]:
+def _labelled(row: Mapping[str, Any], table: GpuTable) -> tuple[GpuSpec, int, tuple[str, ...]]:
     """By Ray's label alone."""
     labels = [key.removeprefix(_ACCELERATOR) for key in row["resources_total"] if key.startswith(_ACCELERATOR)]
     label = labels[0] if labels else (row.get("labels") or {}).get(_LABEL)
     if label is None:
         raise ClusterUnavailable(
-            f"node {row['node_ip']} has GPUs, but neither its agent nor a label tells which; start it with "
+            f"node {_name(row)} has GPUs, but neither its agent nor a label tells which; start it with "
             """--resources '{"accelerator_type:H100": 1}'"""
         )
-    spec = resolve_gpu(str(label))
-    remark = f"{row['node_ip']}: no agent saw its GPUs, so {label} is taken at its word"
+    spec = table.resolve(str(label))
+    remark = f"{_name(row)}: no agent saw its GPUs, so {label} is taken at its word"
     return spec, spec.memory_bytes, tuple(text for text in (remark, spec.assumption) if text)

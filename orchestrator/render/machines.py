@@ -1,4 +1,4 @@
-"""The GPU machines that clouds rent out: data/machines.json, with its source and date."""
+"""The GPU machines that clouds rent out: data/machines.json, each with its source."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ class Machine:
     gpu_type: str
     num_gpus: int
     num_cpus: int
+    source: str
+    # AWS: network cards with EFA; 0 where there are none, or none is known.
+    efa_cards: int = 0
 
 
 @lru_cache(maxsize=1)

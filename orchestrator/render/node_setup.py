@@ -9,8 +9,6 @@ from __future__ import annotations
 from orchestrator.units import format_bytes
 
 RAY_VERSION = "2.60.0"
-# The clients by which Ray's autoscaler, on the head, rents machines.
-CLOUD_CLIENTS = {"aws": ("boto3==1.44.5",), "gcp": ("google-api-python-client==2.202.0",)}
 HOME = "~/moe-orchestrator"
 # Nothing is sent there: it only names the way out (RFC 5737 keeps the address for documentation).
 ANYWHERE = "192.0.2.1"
@@ -48,8 +46,8 @@ grep -qs moe-orchestrator/.venv ~/.bashrc ||
 GCP_LOCAL_SSDS = """\
 # The machine's local SSDs as one disk. They are empty again whenever the machine has been stopped.
 findmnt -n /mnt/disks/local-ssd || {
-  ssds=$(ls /dev/disk/by-id/google-local-nvme-ssd-*) &&
-  { [ -e /dev/md0 ] || sudo mdadm --create /dev/md0 --run --level=0 --raid-devices=$(echo $ssds | wc -w) $ssds; } &&
+  ssds=(/dev/disk/by-id/google-local-nvme-ssd-*) && ls "${ssds[@]}" &&
+  { [ -e /dev/md0 ] || sudo mdadm --create /dev/md0 --run --level=0 --raid-devices=${#ssds[@]} "${ssds[@]}"; } &&
   { sudo blkid /dev/md0 || sudo mkfs.ext4 -q /dev/md0; } &&
   sudo mkdir -p /mnt/disks/local-ssd && sudo mount /dev/md0 /mnt/disks/local-ssd
 }
@@ -63,15 +61,15 @@ cd ~/moe-orchestrator && scripts/env cpu
 
 def install(engine_version: str, further: tuple[str, ...] = ()) -> str:
     """Ray, vLLM and this project in an environment of their own; done again only if what is wanted changes."""
-    packages = " ".join((f"ray[serve]=={RAY_VERSION}", f"vllm=={engine_version}", *further, "-e .[gpu]"))
+    packages = " ".join((f'"ray[serve]=={RAY_VERSION}"', f"vllm=={engine_version}", *further, '-e ".[gpu]"'))
     return f"""\
 # Ray, vLLM and this project, at pinned versions; skipped while neither they nor pyproject.toml change.
-cd ~/moe-orchestrator
-packages="{packages}"
-wanted=$(echo "$packages" | cat - pyproject.toml | cksum)
+cd ~/moe-orchestrator || exit 1
+packages=({packages})
+wanted=$(echo "${{packages[*]}}" | cat - pyproject.toml | cksum)
 [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted" ] || {{
   {{ [ -x .venv/bin/python ] || python3 -m venv .venv; }} &&
-  .venv/bin/python -m pip install --disable-pip-version-check --quiet $packages &&
+  .venv/bin/python -m pip install --disable-pip-version-check --quiet "${{packages[@]}}" &&
   echo "$wanted" > .venv/.installed
 }}
 """

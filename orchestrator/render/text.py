@@ -1,4 +1,4 @@
-"""YAML written by hand, so that comments can stand where the person who edits it needs them."""
+"""YAML for people: by hand, where comments are to stand inside, and in blocks."""
 
 from __future__ import annotations
 
@@ -25,3 +25,25 @@ def commands(key: str, scripts: Iterable[str]) -> str:
 def flow(value: object) -> str:
     """A value on one line, as YAML's flow style writes it."""
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()
+
+
+class _Blocks(yaml.SafeDumper):
+    """Lists set in, texts of several lines as they are, nothing by reference."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's name
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's name
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Blocks.add_representer(str, _text)
+
+
+def block(value: object) -> str:
+    """A value in YAML's block style."""
+    return yaml.dump(value, Dumper=_Blocks, sort_keys=False, width=10_000, allow_unicode=True)

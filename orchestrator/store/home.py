@@ -2,6 +2,7 @@
 
 $ORCHESTRATOR_HOME or ~/.orchestrator          0700
     api-key                                    0600, the key clients send
+    catalog.yaml                               the user's own models and GPUs, where there are any
     ray.json, front.json                       what was started here: process ids, addresses
     cache/                                     demo models
     logs/                                      output of what was started here
@@ -23,7 +24,7 @@ from orchestrator.errors import ConfigError
 
 def home() -> Path:
     """The state folder, made on first use and readable only by its owner."""
-    folder = Path(os.environ.get("ORCHESTRATOR_HOME") or Path.home() / ".orchestrator")
+    folder = _where()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -31,6 +32,16 @@ def home() -> Path:
             f"cannot make the state folder {folder}: {error.strerror}; set ORCHESTRATOR_HOME to another"
         ) from None
     return folder
+
+
+def _where() -> Path:
+    return Path(os.environ.get("ORCHESTRATOR_HOME") or Path.home() / ".orchestrator")
+
+
+def own_catalog() -> Path | None:
+    """The user's own catalogue file, None where there is none. Looking for it makes no folder."""
+    file = _where() / "catalog.yaml"
+    return file if file.is_file() else None
 
 
 def subfolder(name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.catalog.registry import load_catalog
+from orchestrator.catalog.registry import Catalog, load_catalog
 from orchestrator.catalog.suggest import suggest
 from orchestrator.errors import ConfigError, UnknownModel
 from orchestrator.memory.budget import checkpoint_totals
@@ -26,7 +26,7 @@ class Wanted:
     size_bytes: int | None = None
 
 
-def want(model: str, revision: str | None = None, origin: str | None = None) -> Wanted:
+def want(model: str, revision: str | None = None, origin: str | None = None, catalog: Catalog | None = None) -> Wanted:
     """From the words of a command. Raises `UnknownModel` with near names, `ConfigError` for what does not go together.
 
     A name of the catalogue is pulled at the catalogue's revision, where that has one.
@@ -36,11 +36,12 @@ def want(model: str, revision: str | None = None, origin: str | None = None) -> 
         check_revision(revision)
         if source is not None:
             raise ConfigError("--revision is of the hub; with --from write it into the source: hf://org/name@revision")
-    found = load_catalog().find(model)
+    known = catalog or load_catalog()
+    found = known.find(model)
     if found is not None:
         entry, checkpoint = found
         hub = HubSource(checkpoint.hf_id, revision or checkpoint.revision)
-        size_bytes = checkpoint.size_bytes or checkpoint_totals(load_catalog().spec(entry, checkpoint)).size_bytes
+        size_bytes = checkpoint.size_bytes or checkpoint_totals(known.spec(entry, checkpoint)).size_bytes
         return Wanted(checkpoint.hf_id, source or hub, entry.needs_remote_code, size_bytes)
     if HF_ID.fullmatch(model):
         return Wanted(model, source or HubSource(model, revision))
@@ -48,9 +49,8 @@ def want(model: str, revision: str | None = None, origin: str | None = None) -> 
         return Wanted(model, source)
     if (before := _copied(model)) is not None:
         return Wanted(model, before)
-    names = load_catalog().names
     raise UnknownModel(
-        f"no model {model!r}{suggest(model, names)}; pull a name of the catalogue, a Hugging Face id, "
+        f"no model {model!r}{suggest(model, known.names)}; pull a name of the catalogue, a Hugging Face id, "
         "or any name together with --from"
     )
 

@@ -11,6 +11,20 @@ from orchestrator.store.home import subfolder
 from tests.engine.harness import Cli, free_port
 
 
+@pytest.fixture(scope="module")
+def apart(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A command line of its own for one module; `cli` has nothing running meanwhile."""
+    cli.json("down")
+    home = tmp_path_factory.mktemp("home-apart")
+    (home / "cache").symlink_to(subfolder("cache"))
+    other = Cli(home, free_port())
+    try:
+        yield other
+    finally:
+        other.json("down")
+        assert not other.engine_processes()
+
+
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command line, everything it started ended afterwards, to the last process."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError
 
-from orchestrator.store.home import subfolder
-from tests.engine.harness import Cli, free_port
+from tests.engine.harness import Cli
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -18,19 +16,10 @@ HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
-def through_serve(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """kimi-k2-mini deployed with `--front serve`, by a command line of its own; `cli` has nothing running meanwhile."""
-    cli.json("down")
-    home = tmp_path_factory.mktemp("home-serve")
-    (home / "cache").symlink_to(subfolder("cache"))
-    other = Cli(home, free_port())
-    try:
-        assert other.deploy(MODEL, "--front", "serve")["action"] == "deployed"
-        yield other
-    finally:
-        other.processes()
-        other.json("down")
-        assert not other.engine_processes()
+def through_serve(apart: Cli) -> Cli:
+    """kimi-k2-mini deployed with `--front serve`."""
+    assert apart.deploy(MODEL, "--front", "serve")["action"] == "deployed"
+    return apart
 
 
 def test_it_answers_whole_and_streamed(through_serve: Cli) -> None:

@@ -41,3 +41,21 @@ def test_serves_options_are_those_of_rays_own_server(monkeypatch: pytest.MonkeyP
         hook = theirs["ray_actor_options"]["runtime_env"].pop("worker_process_setup_hook")
         assert hook == "ray.llm._internal.serve._worker_process_setup_hook"
         assert {key: ours.get(key) for key in theirs} == theirs
+
+
+def test_planned_replicas_are_deployments_of_their_own_each_on_its_nodes() -> None:
+    """One application all the same: what is bound to the first deployment is deployed with it."""
+    from ray._common.utils import import_attr
+
+    from tests.unit.deploy.test_placing import application, two_replicas
+
+    built = import_attr(IMPORT_PATH)(application(two_replicas())["args"])
+    first = built._bound_deployment
+    (second,) = [each._bound_deployment for each in first.init_args[1:]]
+    assert [first.name, second.name] == ["engine", "engine-1"]
+    for deployment, node, index in ((first, "id-a", 0), (second, "id-b", 1)):
+        selector = deployment._replica_config.placement_group_bundle_label_selector
+        assert selector == [{"ray.io/node-id": node}] * 4
+        assert len(deployment._replica_config.placement_group_bundles) == 4
+        assert deployment._deployment_config.num_replicas == 1
+        assert deployment.init_kwargs["plan"].replica == index

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,8 @@ from scripts.cluster_configs import FOLDER, SHIPPED, Shipped
 pytestmark = pytest.mark.serve
 every_file = pytest.mark.parametrize("shipped", SHIPPED, ids=lambda shipped: shipped.name)
 LISTS = ("setup_commands", "head_setup_commands", "worker_setup_commands")
+# node-env.sh is on the hosts only (1090), and what a host's ~/.bashrc is to expand stays as it is (2016).
+EXCLUDED = "SC1090,SC2016"
 STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
@@ -50,6 +56,24 @@ def test_every_command_is_sound_shell_the_way_ray_wraps_it(shipped: Shipped) -> 
         checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         # Bash only warns of a here-document that runs to the end of the text, so that silence is asked for.
         assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def shellcheck() -> str:
+    """ShellCheck as the `dev` extra installs it, or the system's."""
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert found is not None, "ShellCheck is missing; pip install -e '.[dev]' brings it"
+    return found
+
+
+@every_file
+def test_every_command_passes_shellcheck(shipped: Shipped) -> None:
+    """Each as Ray runs it: a bash script of its own."""
+    for command in commands(shipped):
+        checked = subprocess.run(
+            [shellcheck(), "--shell=bash", f"--exclude={EXCLUDED}", "-"],
+            input=command, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert checked.returncode == 0, f"{command}\n{checked.stdout}{checked.stderr}"
 
 
 @every_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.catalog.gpus import gpu_table, resolve_gpu
+from orchestrator.catalog.gpus import resolve_gpu, shipped_gpus
 from orchestrator.errors import UnknownGpu
 from orchestrator.units import GIB
 
@@ -53,13 +53,13 @@ def test_memory_is_what_torch_sees() -> None:
 
 def test_memory_that_was_not_read_from_torch_says_so() -> None:
     """Every stand-in has a note."""
-    for gpu in gpu_table().gpus:
+    for gpu in shipped_gpus().gpus:
         assert (gpu.memory_basis == "torch") == (gpu.note == ""), gpu.name
 
 
 def test_every_gpu_has_a_source_and_a_date() -> None:
     """Facts are data with their origin."""
-    for gpu in gpu_table().gpus:
+    for gpu in shipped_gpus().gpus:
         assert gpu.sources, gpu.name
         assert gpu.date, gpu.name
 

@@ -169,3 +169,42 @@ def test_layer_types_must_be_one_for_each_layer() -> None:
     """A list of another length is a slip."""
     with pytest.raises(ConfigError, match="layer_types names 2 layers"):
         spec_of("meta-llama--Meta-Llama-3.1-70B", layer_types=["full_attention"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("Qwen--Qwen3-30B-A3B", {"num_experts_per_tok": 129}, "129 experts a token, but the model has 128"),
+        ("mistralai--Mixtral-8x7B-v0.1", {"num_key_value_heads": 5}, "must be a multiple of num_key_value_heads, 5"),
+        (
+            "meta-llama--Meta-Llama-3.1-70B",
+            {"rope_scaling": {"rope_type": "spiral"}},
+            "rope_type 'spiral' is not known",
+        ),
+        (
+            "meta-llama--Meta-Llama-3.1-70B",
+            {"layer_types": ["linear_attention"] * 80, "sliding_window": 4096},
+            "layer_types has 'linear_attention'",
+        ),
+        ("openai--gpt-oss-20b", {"quantization_config": {"quant_method": "aqlm"}}, "quant_method 'aqlm' is not known"),
+    ],
+)
+def test_a_variant_that_no_engine_runs_or_nobody_knows_is_refused(
+    name: str, changes: dict[str, Any], said: str
+) -> None:
+    """Rather than counted as if it were the model it looks like."""
+    with pytest.raises(ConfigError, match=said):
+        spec_of(name, **changes)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "Qwen3NextForCausalLM", "DeepseekForCausalLM", "DeepseekV4ForCausalLM", "GraniteMoeSharedForCausalLM",
+        "JambaForCausalLM", "Gemma3ForConditionalGeneration", "Mistral3ForConditionalGeneration", "mixtralforcausallm",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["mistralai--Mixtral-8x7B-v0.1", "deepseek-ai--DeepSeek-V3"])
+def test_a_near_architecture_is_refused_by_name_whatever_its_keys(name: str, architecture: str) -> None:
+    with pytest.raises(UnknownArchitecture, match=f"architecture {architecture} is not known here"):
+        spec_of(name, architectures=[architecture])

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator.cli import main
-from orchestrator.cli.app import app
+from orchestrator.cli.app import COMMANDS, app, load
 from orchestrator.cli.output import print_phases
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
@@ -21,8 +21,6 @@ from orchestrator.deploy import session
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.diff import Change
 from orchestrator.deploy.service import Service
-
-COMMANDS = sorted(each.name or each.callback.__name__ for each in app.registered_commands if each.callback)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +58,14 @@ def test_every_command_has_help_and_speaks_json(command: str) -> None:
     assert shown.exit_code == 0
     assert "--json" in shown.output
     assert len(shown.output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_listed_by_the_first_line_of_its_help(command: str) -> None:
+    """The line stands apart from the command, so that listing imports none of them."""
+    (listed,) = [each.help for each in app.registered_commands if each.name == command]
+    assert load(command).help.strip().splitlines()[0].split() == str(listed).split()
+    assert load(command).name == command
 
 
 def test_the_models_that_have_a_name_are_listed() -> None:

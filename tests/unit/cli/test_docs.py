@@ -7,14 +7,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
-from orchestrator.cli.app import app
+from orchestrator.catalog.registry import load_catalog
+from orchestrator.cli.app import COMMANDS, load
 from orchestrator.cluster.spec import load_cluster
 from orchestrator.memory.host import host_need
 from orchestrator.planner.arguments import DEFAULT_MAX_MODEL_LEN, DEFAULT_UTILIZATION
 from orchestrator.planner.fitting import PRODUCTION_FROM, SMOKE_TEST_BELOW
-from orchestrator.units import format_bytes
+from orchestrator.units import GIB, format_bytes
 from orchestrator.weights.manifest import MANIFEST
 from orchestrator.weights.notes import SIZE_TOLERANCE
 from tests.unit.cli.runner import Runner
@@ -53,13 +53,13 @@ def test_every_command_of_the_clusters_guide_that_needs_no_cluster_runs(
 
 def test_every_command_of_the_weights_guide_exists_with_its_options() -> None:
     """They need a hub or a cluster: what is checked is that the words are commands, and the options theirs."""
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     found = commands("weights.md")
     assert found
     for command in found:
         assert command.startswith(PREFIX)
         name, *words = shlex.split(command.removeprefix(PREFIX))
-        options = {option for parameter in known[name].params for option in parameter.opts}
+        assert name in COMMANDS
+        options = {option for parameter in load(name).params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
 
 
@@ -77,6 +77,14 @@ def test_every_cluster_file_of_the_guide_is_read(number: int, gpus: int, tmp_pat
     path = tmp_path / "cluster.yaml"
     path.write_text(blocks("cluster-files.md", "yaml")[number])
     assert load_cluster(path).num_gpus == gpus
+
+
+def test_the_catalogue_file_of_the_guide_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(blocks("planner.md", "yaml")[0])
+    catalog = load_catalog(path)
+    assert "our-moe" in catalog.names
+    assert catalog.gpus.resolve("NVIDIA H900 300GB").memory_bytes == 290 * GIB
 
 
 def test_the_guide_names_the_limits_that_the_planner_uses() -> None:

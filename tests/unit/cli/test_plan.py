@@ -141,10 +141,19 @@ def test_two_plans_are_compared(run: Runner, tmp_path: Path) -> None:
         (["kimi-k2", "--gpus", "16xH100", "--tensor-paralel-size", "8"], "--tensor-paralel-size"),
         (["kimi-k2", "--gpus", "16xH100", "--tensor-parallel-size", "0"], "--tensor-parallel-size"),
         (["kimi-k2", "--gpus", "16xH100", "--gpu-memory-utilization", "95"], "--gpu-memory-utilization"),
-        (["kimi-k2", "--gpus", "16xH100", "--kv-cache-dtype", "fp7"], "kv_cache_dtype"),
+        (["kimi-k2", "--gpus", "16xH100", "--kv-cache-dtype", "fp7"], "--kv-cache-dtype: 'fp7'"),
         (["kimi-k2", "--gpus", "16xH100", "--max-model-len", "999999999"], "999,999,999"),
         (["kimi-k2", "--from-command", "vllm serve m", "--gpus", "1xH100"], "either a model or"),
         (["--from-command", "rm -rf /", "--gpus", "1xH100"], "vllm serve MODEL"),
+        (["--from-command", "vllm serve m --config x.yaml", "--gpus", "1xH100"], "--config names a file"),
+        (["--from-command", "vllm serve m --max-model-length 5", "--gpus", "1xH100"], "did you mean --max-model-len"),
+        (["kimi-k2", "--gpus", "0xH100"], "0xH100"),
+        (["kimi-k2", "--gpus", "16xH100", "--engine-version", "newest"], "'newest' is no version"),
+        (["kimi-k2", "--gpus", "16xH100", "--json", "--yaml"], "either --json or --yaml"),
+        (["kimi-k2", "--gpus", "16xH100", "--speculative-config", "[]"], "speculative_config is []"),
+        (["kimi-k2", "--gpus", "16xH100", "--max-num-seqs", "-1"], "--max-num-seqs: '-1'"),
+        (["kimi-k2", "--gpus", "16xH100", "--block-size", "17"], "block_size is 17"),
+        (["/dev/null", "--gpus", "16xH100"], "/dev/null is neither a folder nor a file"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_field_and_exit_code_one(
@@ -221,7 +230,7 @@ def test_a_running_ray_cluster_can_be_planned_for(run: Runner, monkeypatch: pyte
         def api(self) -> RayApi:
             return RayApi(self.dashboard_url, None, httpx.MockTransport(answer))
 
-    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: Found())
+    monkeypatch.setattr("orchestrator.deploy.cluster.find_cluster", lambda _address: Found())
     code, out, _ = run("plan", "mixtral-8x7b", "--live", "--json")
     plan = Plan.from_json(out)
     assert code == 0
@@ -230,7 +239,7 @@ def test_a_running_ray_cluster_can_be_planned_for(run: Runner, monkeypatch: pyte
 
 
 def test_no_running_cluster_is_said_with_the_way_out(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli.plan.find_cluster", lambda _address: None)
+    monkeypatch.setattr("orchestrator.deploy.cluster.find_cluster", lambda _address: None)
     code, _, err = run("plan", "mixtral-8x7b", "--live")
     assert code == 1
     assert "--address" in err

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.service import MAX_FILE_BYTES, default_name, make_service, read_service
+from orchestrator.deploy.service import MAX_FILE_BYTES, default_name, make_service, read_engine_arguments, read_service
 from orchestrator.errors import ConfigError
 
 WHOLE = """
@@ -48,9 +48,12 @@ def test_a_model_is_all_a_file_needs(tmp_path: Path) -> None:
         (b"model: m\nname: Chat Model\n", "name: use lower-case letters"),
         (
             b"model: m\nengine: {max_modle_len: 5}\n",
-            "engine: vLLM has no engine argument --max_modle_len; did you mean",
+            "engine: vLLM has no engine argument --max-modle-len; did you mean",
         ),
-        (b"model: m\nengine: {tensor_parallel_size: 0}\n", "engine: --tensor-parallel-size is 0; it goes from 1 to"),
+        (
+            b"model: m\nengine: {tensor_parallel_size: 0}\n",
+            "engine: --tensor-parallel-size: 0 is not a whole number of at least 1",
+        ),
         (b"model: m\nengine: {pipeline_parallel_size: 99999999999}\n", "it goes from 1 to 1024"),
         (b"model: m\nengine: {hf_overrides: {since: 2024-01-01}}\n", "engine.hf_overrides.*valid JSON"),
         (b"model: m\nenv: {A: 1}\n", "env.A: Input should be a valid string"),
@@ -93,3 +96,26 @@ def test_every_model_has_a_usable_default_name(model: str) -> None:
 )
 def test_the_default_name_is_the_last_part_in_lower_case(model: str, name: str) -> None:
     assert default_name(model) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--max-modle-len 8", "no engine argument --max-modle-len; did you mean --max-model-len"),
+        ("--no-max-model-len", "no engine argument --no-max-model-len"),
+        ("--zzzzzz 1", "no engine argument --zzzzzz$"),
+        ("-xx 1", "no engine argument --xx"),
+        ("max_num_seqs 8", "'max_num_seqs' is not an option"),
+        ("--model other", "--model is set by deploy itself: name the model"),
+        ("--served-model-name x", "is set by deploy itself: use --name"),
+        ("--distributed-executor-backend mp", "is set by deploy itself"),
+    ],
+)
+def test_what_is_no_engine_argument_of_a_service_is_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_engine_arguments(words.split())
+
+
+def test_an_argument_that_deploy_sets_itself_is_refused_in_a_file_too() -> None:
+    with pytest.raises(ConfigError, match="--served-model-name is set by deploy itself: use --name"):
+        make_service(model="m", engine={"served-model-name": "x"})

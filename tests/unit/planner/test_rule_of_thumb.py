@@ -81,3 +81,10 @@ def test_the_sentence_gives_the_sum_and_the_verdict() -> None:
     text = rule_of_thumb(asked("kimi-k2", "16xH100")).sentence()
     assert "× 1 byte × 1.15 =" in text
     assert "fits the nominal 1,280 GB" in text
+
+
+def test_a_yes_above_what_the_engine_may_take_says_so() -> None:
+    """Maverick on 6 × H100 sits at 96 % by the rule."""
+    text = rule_of_thumb(asked("llama-4-maverick", "6xH100")).sentence()
+    assert text.endswith("fits the nominal 480 GB at 96% of it, above the 0.9 that the engine may take")
+    assert rule_of_thumb(asked("llama-4-maverick", "8xH100")).sentence().endswith("640 GB")

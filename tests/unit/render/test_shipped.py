@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.catalog.registry import load_catalog
-from orchestrator.cluster.spec import load_cluster
-from orchestrator.planner.arguments import Wishes, build_request
-from orchestrator.planner.make_plan import make_plan
-from orchestrator.probes.hugging_face import find_model
+from orchestrator.cli.planning import plan_for
+from orchestrator.cluster.spec import load_cluster, parse_gpus
+from orchestrator.plan import Plan, PlannedCluster
 from scripts.cluster_configs import FOLDER, SHIPPED, Shipped
 
 STRATEGY = {
@@ -52,15 +50,21 @@ def test_a_shipped_file_is_what_the_program_writes_today(shipped: Shipped) -> No
 
 
 @every_file
-def test_a_shipped_file_carries_the_hardware_its_model_is_planned_for(shipped: Shipped) -> None:
-    """Read back as a cluster file, it gives the layout that its name and its head promise."""
-    cluster = load_cluster(FOLDER / f"{shipped.name}.yaml")
-    found = load_catalog().find(shipped.model)
-    assert found is not None
-    wishes = Wishes(needs_remote_code=found[0].needs_remote_code)
-    plan = make_plan(build_request(find_model(shipped.model), cluster, wishes))
-    assert plan.parallelism.label() == STRATEGY[shipped.name]
+def test_the_plan_made_from_a_shipped_file_is_the_plan_it_was_made_from(shipped: Shipped) -> None:
+    """Read back as a cluster file, it gives every rank, byte and argument again, and the layout its head promises."""
+    again = without_names(plan_for(shipped.model, load_cluster(FOLDER / f"{shipped.name}.yaml")))
+    assert again == without_names(plan_for(shipped.model, parse_gpus(shipped.gpus)))
+    assert again.parallelism.label() == STRATEGY[shipped.name]
     assert f"Planned as {STRATEGY[shipped.name]}." in shipped.text()
+
+
+def without_names(plan: Plan) -> Plan:
+    """The plan with its nodes counted through: where a cluster was described does not matter."""
+    names = {node.name: str(index) for index, node in enumerate(plan.cluster.nodes)}
+    nodes = tuple(node.model_copy(update={"name": names[node.name]}) for node in plan.cluster.nodes)
+    ranks = tuple(rank.model_copy(update={"node": names[rank.node]}) for rank in plan.ranks)
+    cluster = PlannedCluster(name="", nodes=nodes)
+    return plan.model_copy(update={"cluster": cluster, "ranks": ranks, "sources": {**plan.sources, "cluster": ""}})
 
 
 @every_file

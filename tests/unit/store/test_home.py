@@ -13,6 +13,7 @@ from orchestrator.store.home import (
     forget_record,
     home,
     locked,
+    own_catalog,
     read_record,
     subfolder,
     write_private,
@@ -93,3 +94,14 @@ def test_a_lock_is_held_against_others_and_given_back() -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_users_catalogue_is_found_without_making_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path / "state"))
+    assert own_catalog() is None
+    assert not (tmp_path / "state").exists()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "catalog.yaml").write_text("{}")
+    assert own_catalog() == tmp_path / "state" / "catalog.yaml"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from orchestrator.catalog.entries import parse_entries
-from orchestrator.catalog.registry import Catalog, load_catalog
+from orchestrator.catalog.registry import load_catalog
 from orchestrator.errors import ConfigError, UnknownModel
-from orchestrator.weights import wanted
 from orchestrator.weights.cache import copy_of
 from orchestrator.weights.manifest import Manifest, write_manifest
 from orchestrator.weights.source import HubSource, StoreSource
@@ -27,17 +26,20 @@ def test_a_name_of_the_catalogue_is_its_default_checkpoint() -> None:
     assert not want("deepseek-v3").remote_code
 
 
-def test_a_revision_of_the_catalogue_is_pulled_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_of_the_catalogue_is_pulled_unless_another_is_named(tmp_path: Path) -> None:
     checkpoint = {
         "hf_id": "org/m", "revision": COMMIT, "quantization": "BF16", "config": "mistralai--Mixtral-8x7B-v0.1.json",
         "sources": [{"where": "here", "date": "2026-01-01"}],
     }  # fmt: skip
     entry = {"name": "m", "hf_id": "org/m", "checkpoints": [checkpoint], "default_checkpoint": "org/m"}
-    monkeypatch.setattr(wanted, "load_catalog", lambda: Catalog(parse_entries({"models": [entry]}, "test")))
-    assert want("m").source == HubSource("org/m", COMMIT)
-    assert want("m", "main").source == HubSource("org/m", "main")
+    file = tmp_path / "catalog.json"
+    file.write_text(json.dumps({"models": [entry]}))
+    own = load_catalog(file)
+    assert want("m", catalog=own).source == HubSource("org/m", COMMIT)
+    assert want("m", "main", catalog=own).source == HubSource("org/m", "main")
+    file.write_text(json.dumps({"models": [entry | {"checkpoints": [checkpoint | {"revision": "main"}]}]}))
     with pytest.raises(ConfigError, match="revision"):
-        parse_entries({"models": [entry | {"checkpoints": [checkpoint | {"revision": "main"}]}]}, "test")
+        load_catalog(file)
 
 
 def test_a_hub_id_and_any_name_with_a_source(tmp_path: Path) -> None:

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.engine_args import check, engine_arguments, parse_command_line
+from orchestrator.catalog.engine_arguments import check, engine_arguments, read_words
 from orchestrator.errors import ConfigError
+
+
+def read(words: list[str]) -> dict[str, Any]:
+    found = read_words(words)
+    assert not found.words
+    assert not found.others
+    return dict(found.arguments)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +29,27 @@ from orchestrator.errors import ConfigError
         ("--max-model-len 16k", {"max_model_len": 16_000}),
         ("--max-model-len 16K", {"max_model_len": 16_384}),
         ("--max-model-len 1.5k", {"max_model_len": 1_500}),
-        ("--max-model-len auto", {"max_model_len": "auto"}),
+        ("--max-model-len auto", {"max_model_len": -1}),
+        (
+            "-tp 2 -ep -dcp=4",
+            {"tensor_parallel_size": 2, "enable_expert_parallel": True, "decode_context_parallel_size": 4},
+        ),
+        ("-cc.mode 3", {"compilation_config": {"mode": 3}}),
+        (
+            "--compilation-config.pass_config.fuse_norm_quant true --compilation-config.mode 3",
+            {"compilation_config": {"pass_config": {"fuse_norm_quant": True}, "mode": 3}},
+        ),
+        (
+            "--compilation-config.custom_ops+ none,+rms_norm",
+            {"compilation_config": {"custom_ops": ["none", "+rms_norm"]}},
+        ),
+        ("--kv-transfer-config.kv_buffer_size 1k", {"kv_transfer_config": {"kv_buffer_size": 1000}}),
+        (
+            '--eplb-config {"window_size":5} --eplb-config.num_redundant_experts 2',
+            {"eplb_config": {"window_size": 5, "num_redundant_experts": 2}},
+        ),
+        ("--pt-load-map-location cuda", {"pt_load_map_location": "cuda"}),
+        ('--pt-load-map-location {"cuda:1":"cuda:0"}', {"pt_load_map_location": {"cuda:1": "cuda:0"}}),
         ("--max-model-len -1", {"max_model_len": -1}),
         ("--gpu-memory-utilization 0.92", {"gpu_memory_utilization": 0.92}),
         ("--enable-expert-parallel", {"enable_expert_parallel": True}),
@@ -39,15 +66,18 @@ from orchestrator.errors import ConfigError
     ],
 )
 def test_arguments_are_read_as_vllms_command_line_reads_them(words: str, expected: dict[str, Any]) -> None:
-    assert parse_command_line(words.split()) == expected
+    assert read(words.split()) == expected
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--max-modle-len 8", "no engine argument --max-modle-len; did you mean --max-model-len"),
-        ("--no-max-model-len", "no engine argument --no-max-model-len"),
-        ("--zzzzzz 1", "no engine argument --zzzzzz$"),
+        ("--tensor-parallel-size 0", "'0' is not a whole number of at least 1"),
+        ("--gpu-memory-utilization 1.5", "'1.5' is not above 0 and at most 1"),
+        ("--max-model-len 1.5K", "--max-model-len: '1.5K' is not a whole number"),
+        ("--max-model-len -2", "'-2' is not a whole number"),
+        ("--seed.x 5", "--seed has no 'x'; it must be a whole number"),
+        ("--hf-overrides [] --hf-overrides.x 5", "which has no 'x'; it must be a JSON object"),
         ("--no-enable-expert-parallel=true", "--no-enable-expert-parallel takes no value"),
         ("--max-num-seqs", "--max-num-seqs needs a value"),
         ("--max-num-seqs --seed 1", "--max-num-seqs needs a value"),
@@ -55,25 +85,23 @@ def test_arguments_are_read_as_vllms_command_line_reads_them(words: str, expecte
         ("--max-num-seqs 8.5", "--max-num-seqs: '8.5' is not a whole number"),
         ("--max-model-len 16x", "--max-model-len: '16x' is not a whole number such as 2048, 16k or auto"),
         ("--max-model-len 1.00001k", "'1.00001k' is not a whole number"),
-        ("--gpu-memory-utilization nan", "'nan' is not a number"),
-        ("--gpu-memory-utilization inf", "'inf' is not a number"),
+        ("--gpu-memory-utilization nan", "'nan' is not above 0 and at most 1"),
+        ("--gpu-memory-utilization inf", "'inf' is not above 0 and at most 1"),
         ("--enable-expert-parallel=perhaps", "'perhaps' is not true or false"),
-        ("--dtype fp8", "--dtype: 'fp8' is not one of auto, bfloat16"),
+        (
+            "--dtype fp8",
+            "--dtype: 'fp8' is not one of auto, bfloat16.*; FP8 weights are asked for by --quantization fp8",
+        ),
         ("--cudagraph-capture-sizes one", "'one' is not a whole number"),
         ("--cudagraph-capture-sizes", "needs at least one value"),
         ("--hf-overrides {", "'{' is not a JSON object"),
         ("--hf-overrides 5", "'5' is not a JSON object"),
-        ("--compilation-config {mode:3}", "'{mode:3}' is not text, or a whole JSON object"),
-        ("max_num_seqs 8", "'max_num_seqs' is not an option"),
-        ("-tp 2", "'-tp' is not an option"),
-        ("--model other", "--model is set by deploy itself: name the model"),
-        ("--served-model-name x", "is set by deploy itself: use --name"),
-        ("--distributed-executor-backend mp", "is set by deploy itself"),
+        ("--compilation-config {mode:3}", "'{mode:3}' is not a JSON object"),
     ],
 )
 def test_a_wrong_argument_is_one_line_that_names_the_mend(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as failure:
-        parse_command_line(words.split())
+        read(words.split())
     assert "\n" not in str(failure.value)
 
 
@@ -102,7 +130,11 @@ def test_a_file_may_hold_values_of_the_kind_or_their_text(
         ({"max_num_seqs": 8.5}, "8.5 is not a whole number"),
         ({"max_num_seqs": None}, "None is not a whole number"),
         ({"enable_expert_parallel": 1}, "1 is not true or false"),
-        ({"gpu_memory_utilization": float("nan")}, "'nan' is not a number"),
+        ({"gpu_memory_utilization": float("nan")}, "nan is not above 0 and at most 1"),
+        ({"max_num_seqs": 0}, "0 is not a whole number of at least 1"),
+        ({"compilation_config": 3}, "3 is not a JSON object"),
+        ({"max_modle_len": 8}, "no engine argument --max-modle-len; did you mean --max-model-len"),
+        ({"cpu_offload_gb": 10**400}, "is not a number of at least 0"),
         ({"lora_target_modules": {"a": 1}}, "is not a list"),
         ({"cudagraph_capture_sizes": [1, "x"]}, "'x' is not a whole number"),
         ({"dtype": 16}, "'16' is not one of auto"),
@@ -127,11 +159,11 @@ def test_a_huge_wrong_value_makes_a_short_message() -> None:
 
 def test_deeply_nested_json_is_refused() -> None:
     with pytest.raises(ConfigError, match="is not a JSON object"):
-        parse_command_line(["--hf-overrides", "[" * 100_000])
+        read(["--hf-overrides", "[" * 100_000])
 
 
 @given(st.sampled_from(sorted(engine_arguments())), st.text(max_size=20))
 def test_any_value_is_taken_or_refused_in_one_line(name: str, text: str) -> None:
     """Taken, or refused with `ConfigError`: nothing else is ever raised."""
     with contextlib.suppress(ConfigError):
-        assert set(parse_command_line([f"--{name}={text}"])) == {name}
+        assert set(read([f"--{name}={text}"])) == {name}

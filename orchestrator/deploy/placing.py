@@ -1,0 +1,90 @@
+"""A plan as Ray's placement: one bundle a rank, in rank order, each pinned to its node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.deploy.ray_api import RayNode
+from orchestrator.errors import StalePlan
+from orchestrator.plan import Plan
+
+HOST_LABEL = "orchestrator/host"
+EMULATED_LABEL = "orchestrator/emulated"
+# What Ray gives every node by itself. A node that comes back after a failure has another one.
+_NODE_ID_LABEL = "ray.io/node-id"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan to be applied.
+
+    `contents` is the plan of what the ranks really hold: the same, or in a rehearsal that of the model that stands
+    in; `engine` and `env` are what the engine is started with beside what the service says.
+    """
+
+    plan: Plan
+    contents: Plan
+    engine: Mapping[str, Any]
+    env: Mapping[str, str]
+
+
+def selectors(plan: Plan, nodes: Sequence[RayNode]) -> list[list[dict[str, str]]]:
+    """For each replica, the label selector of each rank's bundle.
+
+    Raises `StalePlan` for a node that is not there.
+    """
+    by_name = {node.name: _selector(node) for node in nodes}
+    missing = sorted({rank.node for rank in plan.ranks} - set(by_name))
+    if missing:
+        raise StalePlan(f"the plan has ranks on {missing[0]}, which is no live node; plan again")
+    replicas: list[list[dict[str, str]]] = [[] for _ in range(plan.parallelism.replicas)]
+    for rank in sorted(plan.ranks, key=lambda rank: (rank.replica, rank.rank)):
+        replicas[rank.replica].append(by_name[rank.node])
+    return replicas
+
+
+def _selector(node: RayNode) -> dict[str, str]:
+    host = node.labels.get(HOST_LABEL)
+    return {HOST_LABEL: host} if host else {_NODE_ID_LABEL: node.node_id}
+
+
+def rank_order(num_ranks: int) -> dict[str, str]:
+    """The environment that has vLLM's Ray executor give rank i bundle i.
+
+    Without it the executor sorts bundles by node id, a hash: on uneven nodes a tensor group straddles machines.
+    """
+    return {"VLLM_RAY_BUNDLE_INDICES": ",".join(map(str, range(num_ranks)))}
+
+
+def gpus_held(details: Mapping[str, Any], name: str) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+    """GPUs by node that deployed plans hold: by others than `name`, and by `name` itself (which it may use again)."""
+    others: dict[str, set[int]] = {}
+    own: dict[str, set[int]] = {}
+    for app_name, app in details.get("applications", {}).items():
+        plan = ((app.get("deployed_app_config") or {}).get("args") or {}).get("plan") or {}
+        held = own if app_name == name else others
+        for rank in plan.get("ranks", ()):
+            held.setdefault(rank["node"], set()).add(rank["gpu_index"])
+    return others, own
+
+
+def rank_rows(args: Mapping[str, Any], announced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ranks of an application with what each holds, planned and, where it has told, measured.
+
+    `args` are the application's; `announced` is what its ranks said of themselves.
+    """
+    measured = {(said["node"], said["gpu_index"]): said["weights_bytes"] for said in announced}
+    places = (args.get("plan") or {}).get("ranks", [])
+    holdings = (args.get("contents") or args.get("plan") or {}).get("ranks", [])
+    return [
+        {
+            **{fact: place[fact] for fact in ("rank", "replica", "node", "gpu_index", "tensor_rank", "pipeline_stage")},
+            "layers": holding["layers"],
+            "experts": holding["experts"],
+            "weights_bytes_planned": holding["memory"]["weights_bytes"],
+            "weights_bytes_measured": measured.get((place["node"], place["gpu_index"])),
+        }
+        for place, holding in zip(places, holdings, strict=True)
+    ]
