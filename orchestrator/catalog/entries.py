@@ -45,6 +45,8 @@ class Checkpoint(Document):
     """One published set of weights of a model."""
 
     hf_id: str
+    # The commit of the hub that is pulled and deployed; without one `pull` takes what `main` is then, and records it.
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     # Words for people: "BF16", "FP8 in blocks of 128x128".
     quantization: str
     # File below data/configs, or a path beside the user's own file.

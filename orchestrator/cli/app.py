@@ -77,6 +77,7 @@ COMMANDS = {
         "cluster_check",
         "cluster_check",
     ),
+    "pull": _Listed("Fetch the weights of MODEL and check every byte, before `deploy` needs them.", "pull", "pull"),
     "deploy": _Listed(
         "Deploy MODEL and return once a token has come back through the public path.", "deploy", "deploy"
     ),

@@ -104,7 +104,9 @@ def _application(plan: Plan, target: KubeTarget) -> dict[str, Any]:
         engine={key: value for key, value in plan.engine.args.items() if key != "model"},
         env=plan.engine.env,
     )
-    return application_of(service, models.resolve(service.model, err.print), target.names.control_url, on_gpus=True)
+    # The engines run elsewhere: a folder of this machine's cache means nothing there.
+    model = models.resolve(service.model, lambda _line: None, from_cache=False)
+    return application_of(service, model, target.names.control_url, on_gpus=True)
 
 
 def read_provider(text: str) -> Provider:

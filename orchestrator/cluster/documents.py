@@ -33,6 +33,8 @@ class Hardware(_Strict):
     nvlink_islands: tuple[tuple[GpuIndex, ...], ...] = ()
     gpus_in_use: tuple[GpuIndex, ...] = ()
     failure_domain: str = ""
+    host_memory: Bytes | None = None
+    host_disk: Bytes | None = None
 
     @model_validator(mode="after")
     def _indices_exist(self) -> Hardware:
@@ -72,6 +74,8 @@ class HardwareOverride(_Strict):
     nvlink_islands: tuple[tuple[GpuIndex, ...], ...] | None = None
     gpus_in_use: tuple[GpuIndex, ...] | None = None
     failure_domain: str | None = None
+    host_memory: Bytes | None = None
+    host_disk: Bytes | None = None
 
 
 class RayHardware(HardwareOverride):

@@ -16,6 +16,18 @@ Interconnect = Literal["nvlink", "pcie"]
 
 
 @dataclass(frozen=True)
+class HostFacts:
+    """What a machine has beside its GPUs, as far as it is known: `measured` tells what is free now from what is there.
+
+    A live node is measured by its agent, which sees the disks of Ray's own files: of `disk_bytes` it is the largest.
+    """
+
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    measured: bool = False
+
+
+@dataclass(frozen=True)
 class NodeSnapshot:
     """One machine. `gpu_memory_bytes` is what torch reports as the total of each of its GPUs."""
 
@@ -27,6 +39,7 @@ class NodeSnapshot:
     nvlink_islands: tuple[tuple[int, ...], ...] = ()
     gpus_in_use: frozenset[int] = frozenset()
     failure_domain: str = ""
+    host: HostFacts | None = None
 
     @property
     def kind(self) -> NodeKind:

@@ -24,7 +24,7 @@ from orchestrator.cluster.documents import (
     RayNodeType,
     kind_of,
 )
-from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ConfigError
 from orchestrator.validation import first_problem, read_text
 
@@ -203,7 +203,14 @@ def _node(name: str, hardware: Hardware, gpu: GpuSpec) -> NodeSnapshot:
         nvlink_islands=hardware.nvlink_islands,
         gpus_in_use=frozenset(hardware.gpus_in_use),
         failure_domain=hardware.failure_domain,
+        host=_host(hardware),
     )
+
+
+def _host(hardware: Hardware) -> HostFacts | None:
+    if hardware.host_memory is None and hardware.host_disk is None:
+        return None
+    return HostFacts(hardware.host_memory, hardware.host_disk)
 
 
 def _snapshot(name: str, hosts: list[tuple[str, Hardware]], source: str, gpus: GpuTable) -> ClusterSnapshot:

@@ -7,12 +7,8 @@ from typing import Any
 
 from orchestrator.deploy.ray_api import RayNode
 from orchestrator.errors import ApplyFailed
-from orchestrator.units import GIB, format_bytes
-
-# The engine library itself, loaded in three processes (server, core, one rank), beside weights and cache; each further
-# rank is a process more. Measured as the sum of the processes' proportional set sizes with smol-moe on CPU.
-ENGINE_BASE_BYTES = 2 * GIB
-ENGINE_RANK_BYTES = GIB // 2
+from orchestrator.memory.host import ENGINE_BASE_BYTES, ENGINE_RANK_BYTES
+from orchestrator.units import format_bytes
 
 
 def resources(llm_config: Mapping[str, Any]) -> dict[str, float]:

@@ -157,6 +157,25 @@ class RayApi:
         """Stop Serve with every application."""
         self._send("DELETE", "/api/serve/applications/", timeout=120.0)
 
+    def submit_job(self, job_id: str, entrypoint: str) -> None:
+        """Start a shell command on the head; whoever has the token can read it, and its output."""
+        body = {"entrypoint": entrypoint, "submission_id": job_id}
+        response = self._send("POST", "/api/jobs/", json=body, timeout=120.0)
+        if response.status_code != 200:
+            raise ApplyFailed(f"Ray does not start the job {job_id}: {_line(response)}")
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job as Ray tells it: `status`, `message`, `driver_node_id` once it has a place, …"""
+        response = self._send("GET", f"/api/jobs/{job_id}")
+        if response.status_code != 200:
+            raise ApplyFailed(f"Ray knows no job {job_id} any more: {_line(response)}")
+        job: dict[str, Any] = response.json()
+        return job
+
+    def stop_job(self, job_id: str) -> None:
+        """End a job with everything it started; one that is over stays as it is."""
+        self._send("POST", f"/api/jobs/{job_id}/stop")
+
     def log_files(self, node_id: str) -> list[str]:
         """The names of a node's log files."""
         response = self._send("GET", "/api/v0/logs", params={"node_id": node_id, "glob": "**/*"})

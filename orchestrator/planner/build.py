@@ -21,6 +21,7 @@ from orchestrator.plan import (
     RankMemory,
 )
 from orchestrator.planner.counts import active_params, total_params
+from orchestrator.planner.hosts import host_source, host_warnings
 from orchestrator.planner.notices import warnings_of
 from orchestrator.planner.placement import Replica, Seat
 from orchestrator.planner.rejected import parallelism_of, rejected_of
@@ -53,8 +54,8 @@ def build_plan(request: PlanRequest, found: Found, winner: Contender) -> Plan:
         kv_cache=_kv_cache(request, winner, ranks),
         engine=_engine(request, winner),
         rejected=rejected_of(found, winner),
-        warnings=warnings_of(winner),
-        sources=_sources(request, winner),
+        warnings=(*warnings_of(winner), *host_warnings(request, ranks)),
+        sources=_sources(request, winner) | host_source(request, ranks),
     )
 
 

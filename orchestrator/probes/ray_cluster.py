@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
-from orchestrator.cluster.snapshot import ClusterSnapshot, NodeSnapshot
+from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.units import MIB
 
@@ -60,9 +60,9 @@ def snapshot_from(
     Raises `ClusterUnavailable` where no node has a GPU.
     """
     table = gpus or shipped_gpus()
-    measured = {row.get("raylet", {}).get("nodeId"): row.get("gpus") or [] for row in agents}
+    measured = {row.get("raylet", {}).get("nodeId"): row for row in agents}
     alive = sorted((row for row in states if row["state"] == "ALIVE"), key=_name)
-    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], []), held, table)]
+    seen = [node for row in alive for node in _node(row, measured.get(row["node_id"], {}), held, table)]
     if not seen:
         raise ClusterUnavailable(f"no live node of {name} has a GPU")
     remarks = dict.fromkeys(remark for node in seen for remark in node.remarks)
@@ -80,10 +80,11 @@ def _name(row: Mapping[str, Any]) -> str:
     return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
 
 
-def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held, table: GpuTable) -> Iterator[_Seen]:
+def _node(row: Mapping[str, Any], agent: Mapping[str, Any], held: Held, table: GpuTable) -> Iterator[_Seen]:
     num_gpus = int(row["resources_total"].get("GPU", 0))
     if num_gpus == 0:
         return
+    gpus = agent.get("gpus") or []
     spec, memory_bytes, remarks = _measured(gpus, table) if gpus else _labelled(row, table)
     name = _name(row)
     node = NodeSnapshot(
@@ -94,8 +95,22 @@ def _node(row: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]], held: Held,
         interconnect="nvlink" if spec.has_nvlink else "pcie",
         gpus_in_use=held.in_use(name, [gpu["index"] for gpu in gpus if gpu["index"] < num_gpus and _is_taken(gpu)]),
         failure_domain=str((row.get("labels") or {}).get(_ZONE, "")),
+        host=_host(agent),
     )
     yield _Seen(node, remarks)
+
+
+def _host(agent: Mapping[str, Any]) -> HostFacts | None:
+    """Memory and disk that are free now; the agent reports nothing in the first seconds of a node's life.
+
+    `mem` is total, available, percent, used; `disk` holds total, used, free and percent for / and for the disk of Ray's
+    files, and inside a Kubernetes pod a dummy of one byte.
+    """
+    free = [int(disk["free"]) for disk in (agent.get("disk") or {}).values() if int(disk["total"]) > 1]
+    memory = agent.get("mem") or ()
+    if not free and not memory:
+        return None
+    return HostFacts(int(memory[1]) if memory else None, max(free, default=None), measured=True)
 
 
 def _is_taken(gpu: Mapping[str, Any]) -> bool:

@@ -62,5 +62,8 @@ def _pure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _refuse("the network"))
     monkeypatch.setattr(socket, "create_connection", _refuse("the network"))
     monkeypatch.setattr(subprocess.Popen, "__init__", _refuse("a subprocess"))
+    # What the machine's owner has pulled is none of a test's business.
+    monkeypatch.setenv("HF_HOME", "/nowhere/huggingface")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     for name in ("time", "monotonic", "perf_counter", "sleep", "time_ns"):
         monkeypatch.setattr(time, name, _refuse_for_our_code(f"time.{name}", getattr(time, name)))

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.catalog.registry import load_catalog
+from orchestrator.cli.app import COMMANDS, load
 from orchestrator.cluster.spec import load_cluster
+from orchestrator.memory.host import host_need
 from orchestrator.planner.arguments import DEFAULT_MAX_MODEL_LEN, DEFAULT_UTILIZATION
 from orchestrator.planner.fitting import PRODUCTION_FROM, SMOKE_TEST_BELOW
-from orchestrator.units import GIB
+from orchestrator.units import GIB, format_bytes
+from orchestrator.weights.manifest import MANIFEST
+from orchestrator.weights.notes import SIZE_TOLERANCE
 from tests.unit.cli.runner import Runner
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -45,6 +49,27 @@ def test_every_command_of_the_clusters_guide_that_needs_no_cluster_runs(
     code, out, err = run(*shlex.split(command.removeprefix(PREFIX)))
     assert (code, err) == (0, "")
     assert out
+
+
+def test_every_command_of_the_weights_guide_exists_with_its_options() -> None:
+    """They need a hub or a cluster: what is checked is that the words are commands, and the options theirs."""
+    found = commands("weights.md")
+    assert found
+    for command in found:
+        assert command.startswith(PREFIX)
+        name, *words = shlex.split(command.removeprefix(PREFIX))
+        assert name in COMMANDS
+        options = {option for parameter in load(name).params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_the_weights_guide_names_the_files_and_figures_that_the_code_uses() -> None:
+    text = (DOCS / "weights.md").read_text(encoding="utf-8")
+    assert f"`{MANIFEST}`" in text
+    assert f"more than {SIZE_TOLERANCE:.0%}".replace("%", " %") in text
+    need = host_need(8, 0)
+    assert f"at least {format_bytes(need.memory_bytes)} of memory for 8 ranks" in text
+    assert f"{format_bytes(need.shared_memory_bytes)} of it in `/dev/shm`" in text
 
 
 @pytest.mark.parametrize(("number", "gpus"), [(0, 20), (1, 20), (2, 16)])

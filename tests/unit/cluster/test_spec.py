@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.cluster.snapshot import HostFacts
 from orchestrator.cluster.spec import MAX_FILE_BYTES, load_cluster, parse_gpus
 from orchestrator.errors import ConfigError
 from orchestrator.units import GIB
@@ -169,3 +170,18 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
         load_cluster(path)
+
+
+def test_a_hosts_own_memory_and_disk_may_be_said(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("nodes: [{name: a, gpu_type: H100, num_gpus: 8, host_memory: 2TiB, host_disk: 8TB}]")
+    assert load_cluster(plain).nodes[0].host == HostFacts(2 * 1024 * GIB, 8 * 10**12)
+    ray = tmp_path / "ray.yaml"
+    ray.write_text(
+        "cluster_name: c\nprovider: {type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2], orchestrator: "
+        "{gpu_type: H100, num_gpus: 8, host_disk: 8TB, nodes: {10.0.0.2: {host_memory: 1TiB}}}}"
+    )
+    assert [node.host for node in load_cluster(ray).nodes] == [
+        HostFacts(None, 8 * 10**12), HostFacts(1024 * GIB, 8 * 10**12)
+    ]  # fmt: skip
+    assert parse_gpus("8xH100").nodes[0].host is None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.cluster.snapshot import HostFacts
 from orchestrator.errors import ClusterUnavailable, UnknownGpu
 from orchestrator.probes.ray_cluster import snapshot_from
 
@@ -81,3 +82,16 @@ def test_gpus_that_nothing_names_are_refused_with_the_mend() -> None:
 def test_a_gpu_that_nobody_knows_is_refused_by_name() -> None:
     with pytest.raises(UnknownGpu, match="Weird 9000"):
         snapshot_from("ray", [agent(1, 0, 0, name="Weird 9000")], [state(1)])
+
+
+def test_free_memory_and_disk_are_read_where_the_agent_tells_them() -> None:
+    """As the dashboard gives them: `mem` is total, available, percent, used; a pod's disk is a dummy of one byte."""
+    disks = {"/": {"total": 100, "used": 60, "free": 40, "percent": 60.0}, "/ray": {"total": 900, "free": 800}}
+    told = agent(1, 0, 0) | {"mem": [64, 48, 25.0, 16], "disk": disks}
+    (node,) = snapshot_from("ray", [told], [state(1)]).nodes
+    assert node.host == HostFacts(memory_bytes=48, disk_bytes=800, measured=True)
+    pod = agent(1, 0, 0) | {"mem": [64, 48, 25.0, 16], "disk": {"/": {"total": 1, "used": 0, "free": 1}}}
+    (node,) = snapshot_from("ray", [pod], [state(1)]).nodes
+    assert node.host == HostFacts(48, None, measured=True)
+    (node,) = snapshot_from("ray", [agent(1, 0, 0)], [state(1)]).nodes
+    assert node.host is None

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.checkpoint import check_checkpoint
 from orchestrator.errors import ConfigError
+from orchestrator.weights.checkpoint import check_checkpoint
 
 
 def safetensors(header: Any, data_bytes: int) -> bytes:
