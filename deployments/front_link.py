@@ -17,6 +17,9 @@ from typing import Any
 import httpx
 
 from deployments.governance.access import AccessPolicy
+from deployments.governance.accounts import Accounts
+from deployments.governance.leases import LeaseAnswer, LeaseReport
+from orchestrator.store.limits import Limits
 from orchestrator.store.secrets import control_token
 
 logger = logging.getLogger(__name__)
@@ -92,7 +95,8 @@ class Announcement:
 
 
 class FrontLink:
-    """Keeps a replica announced at the front, once a second, and hears the access rules in return."""
+    """Keeps a replica announced at the front, once a second, and hears the access rules in return; tells what keys
+    use, and takes leases."""
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class FrontLink:
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
         self.policy: AccessPolicy | None = None
+        self.accounts = Accounts(announcement.deployment, self._tell_leases)
 
     async def start(self) -> None:
         """Announce now, then keep announcing."""
@@ -123,6 +128,7 @@ class FrontLink:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             await self._beat()
+            await self.accounts.beat(self._limits_of)
 
     async def _beat(self) -> None:
         """One heartbeat. A front that is away changes nothing here: the last rules stay in force."""
@@ -138,6 +144,18 @@ class FrontLink:
         else:
             self._reachable = True
 
+    async def _tell_leases(self, report: LeaseReport) -> LeaseAnswer:
+        """One exchange about limits. Raises what a broken line raises."""
+        response = await self._client.post("/leases", json=report.model_dump())
+        response.raise_for_status()
+        answer = LeaseAnswer.model_validate_json(response.content)
+        if not answer.known:
+            raise ValueError("the front has heard a later report")
+        return answer
+
+    def _limits_of(self, key_id: str) -> Limits | None:
+        return self.policy.limits_of(key_id) if self.policy is not None else None
+
     async def leave(self) -> None:
         """Take the replica off the front: no new request arrives once this returns."""
         if self._task is not None:
@@ -146,6 +164,11 @@ class FrontLink:
                 await self._task
         with contextlib.suppress(httpx.HTTPError):
             await self._client.delete(f"/replicas/{self._announcement.replica}")
+
+    async def close(self) -> None:
+        """The last requests are over: tell what they used, and hang up."""
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            await self.accounts.exchange()
         await self._client.aclose()
 
 

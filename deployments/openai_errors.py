@@ -52,6 +52,61 @@ def wrong_key() -> OpenAIError:
     return OpenAIError(401, "Incorrect API key provided.", "invalid_api_key", {"www-authenticate": "Bearer"})
 
 
+def expired_key() -> OpenAIError:
+    return OpenAIError(401, "This API key has expired.", "expired_api_key", {"www-authenticate": "Bearer"})
+
+
+def model_not_allowed(model: str) -> OpenAIError:
+    return OpenAIError(403, f"This API key may not use the model `{model[:200]}`.", "model_not_allowed")
+
+
+def not_this_way() -> OpenAIError:
+    return OpenAIError(
+        403, "Keys with limits or with models of their own are not accepted by Ray's proxy.", "key_not_accepted_here"
+    )
+
+
+def rate_limited(limit: int, unit: str, wait_s: float, headers: dict[str, str]) -> OpenAIError:
+    message = f"Rate limit reached: {limit} {unit}. Please try again in {wait_s:.3g}s."
+    return OpenAIError(429, message, "rate_limit_exceeded", headers)
+
+
+def budget_spent(budget: int, period: str, headers: dict[str, str]) -> OpenAIError:
+    message = f"The budget of this API key is used up: {budget} tokens a {period} (UTC)."
+    return OpenAIError(429, message, "insufficient_quota", headers)
+
+
+def never_fits(tokens: int, limit: int) -> OpenAIError:
+    message = f"The request may use {tokens} tokens; this API key's limits allow {limit}. Ask for a shorter answer."
+    return OpenAIError(400, message, "request_exceeds_limit")
+
+
+def answer_too_long(asked: int, limit: int) -> OpenAIError:
+    message = f"The request asks for an answer of {asked} tokens; this API key may have {limit}."
+    return OpenAIError(400, message, "answer_too_long")
+
+
+def prompt_too_long(tokens: int, limit: int) -> OpenAIError:
+    message = f"The prompt has {tokens} tokens; this API key may send {limit}."
+    return OpenAIError(400, message, "prompt_too_long")
+
+
+def too_deep(limit: int) -> OpenAIError:
+    return bad_request(f"The body nests deeper than {limit} levels.", "json_too_deep")
+
+
+def slow_request() -> OpenAIError:
+    return OpenAIError(408, "The request did not arrive in time.", "request_timeout")
+
+
+def took_too_long(limit_s: float) -> OpenAIError:
+    return OpenAIError(504, f"The answer did not come within {limit_s:g} s.", "gateway_timeout")
+
+
+def headers_too_large(limit_bytes: int) -> OpenAIError:
+    return OpenAIError(431, f"The headers are larger than {limit_bytes // 1024} KiB.", "headers_too_large")
+
+
 def unknown_model(model: str) -> OpenAIError:
     return OpenAIError(404, f"The model `{model[:200]}` does not exist.", "model_not_found")
 

@@ -18,6 +18,8 @@ from deployments.endpoint import Endpoint
 from deployments.engine_progress import cause_of
 from deployments.front_link import Announcement, FrontLink, Report, now_s
 from deployments.governance.access import ApiKeyGate
+from deployments.governance.limit_gate import LimitGate
+from deployments.governance.metering import meter_engine
 from deployments.node_init import NoSeparateDownload
 from deployments.rank_map import RankPlan, ReportedRank, read_reports
 from deployments.watch import Watch, end_this_process
@@ -89,18 +91,22 @@ class MoEServer(LLMServer):
         self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool, ranks: tuple[ReportedRank, ...]
     ) -> None:
         """Serve the engine's app on a port of our own and tell the front."""
-        app = await self.engine.build_asgi_app()
+        meter_engine(self.engine._engine_client)
+        app = LimitGate(
+            await self.engine.build_asgi_app(), lambda: self._link.policy, lambda: self._link.accounts
+        )
+        names = (llm_config.model_id, *aliases)
         models = self.engine._oai_models
         models.base_model_paths += [type(models.base_model_paths[0])(alias, alias) for alias in aliases]
         self._endpoint = Endpoint(
-            ApiKeyGate(app, lambda: self._link.policy) if auth else app, _reachable_host(control_url)
+            ApiKeyGate(app, lambda: self._link.policy, names) if auth else app, _reachable_host(control_url)
         )
         self._link = FrontLink(
             control_url,
             Announcement(
                 deployment=self._report.deployment,
                 replica=self._report.replica,
-                names=(llm_config.model_id, *aliases),
+                names=names,
                 host=self._endpoint.host,
                 port=self._endpoint.port,
                 auth=auth,
@@ -123,6 +129,7 @@ class MoEServer(LLMServer):
             await link.leave()
             budget_s = self._llm_config.deployment_config.get("graceful_shutdown_timeout_s", 20) - ENGINE_STOP_S
             await self._endpoint.stop(budget_s - (time.monotonic() - started))
+            await link.close()
         engine = getattr(self, "engine", None)
         if engine is not None:
             await engine.shutdown()

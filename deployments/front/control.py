@@ -16,6 +16,8 @@ from deployments.front.events import EventLog
 from deployments.front.messages import Heartbeat, Told
 from deployments.front.registry import Registry
 from deployments.governance.access import AccessPolicy
+from deployments.governance.lease_book import LeaseBook
+from deployments.governance.leases import LeaseAnswer, LeaseReport
 
 MAX_WAIT_S = 30.0
 
@@ -24,6 +26,7 @@ def build_control(
     registry: Registry,
     events: EventLog,
     policy: Callable[[], AccessPolicy],
+    leases: LeaseBook,
     renewed: Callable[[], Awaitable[None]],
     token: str,
 ) -> FastAPI:
@@ -42,6 +45,11 @@ def build_control(
         if registry.announce(heartbeat.announcement(), heartbeat.in_flight, time.monotonic()):
             await renewed()
         return {"access": policy().to_json()}
+
+    @app.post("/leases")
+    async def lease(report: LeaseReport) -> LeaseAnswer:
+        limits = {caller.id: caller.limits for caller in policy().callers}
+        return leases.exchange(report, limits, time.time())
 
     @app.delete("/replicas/{replica:path}")
     async def withdraw(replica: str) -> dict[str, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from deployments import openai_errors
 from deployments.front.haproxy_config import ENGINE_PATHS, MAX_BODY_BYTES, RETRY_AFTER_S
 from deployments.front.registry import Deployment, Registry
-from deployments.governance.access import AccessPolicy
+from deployments.governance.access import AccessPolicy, Caller
 from deployments.openai_errors import OpenAIError
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host", "content-length"}
@@ -33,8 +34,12 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
     client = httpx.AsyncClient(timeout=httpx.Timeout(300, connect=5), trust_env=False)
     turn = itertools.count()
 
+    def caller_of(request: Request) -> Caller | OpenAIError:
+        return policy().identify(request.scope["headers"], time.time())
+
     def refusal_of(request: Request) -> OpenAIError | None:
-        return policy().refusal(request.scope["headers"])
+        caller = caller_of(request)
+        return caller if isinstance(caller, OpenAIError) else None
 
     def open_models() -> list[Deployment]:
         return [known for known in registry.deployments.values() if not known.auth]
@@ -45,9 +50,12 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
         As on the direct way, where the replica itself refuses: a wrong key is told so before anything else, unless
         there are models that need none.
         """
-        known, refusal = registry.find(model), refusal_of(request)
+        known, caller = registry.find(model), caller_of(request)
+        refusal = caller if isinstance(caller, OpenAIError) else None
         if refusal is not None and (known is None or known.auth) and (known is not None or not open_models()):
             return refusal
+        if known is not None and known.auth and isinstance(caller, Caller) and not caller.may_use(known.names):
+            return openai_errors.model_not_allowed(model)
         return known or openai_errors.unknown_model(model)
 
     @app.get("/health")
@@ -56,10 +64,13 @@ def build_ingress(registry: Registry, policy: Callable[[], AccessPolicy]) -> Fas
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        refusal = refusal_of(request)
-        listed = list(registry.deployments.values()) if refusal is None else open_models()
-        if refusal is not None and not listed:
-            return respond(refusal)
+        caller = caller_of(request)
+        if isinstance(caller, OpenAIError):
+            listed = open_models()
+            if not listed:
+                return respond(caller)
+        else:
+            listed = [each for each in registry.deployments.values() if not each.auth or caller.may_use(each.names)]
         return JSONResponse({"object": "list", "data": [_card(known, known.name) for known in listed]})
 
     @app.get("/v1/models/{model:path}")
