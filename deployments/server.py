@@ -92,9 +92,7 @@ class MoEServer(LLMServer):
     ) -> None:
         """Serve the engine's app on a port of our own and tell the front."""
         meter_engine(self.engine._engine_client)
-        app = LimitGate(
-            await self.engine.build_asgi_app(), lambda: self._link.policy, lambda: self._link.accounts
-        )
+        app = LimitGate(await self.engine.build_asgi_app(), lambda: self._link.policy, lambda: self._link.accounts)
         names = (llm_config.model_id, *aliases)
         models = self.engine._oai_models
         models.base_model_paths += [type(models.base_model_paths[0])(alias, alias) for alias in aliases]

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -22,13 +23,22 @@ from deployments.front.haproxy_config import INGRESS_SOCKET, FrontSettings
 from deployments.front.ingress import build_ingress
 from deployments.front.registry import Registry
 from deployments.front.renewal import Renewal
+from deployments.front.settings_file import FrontFile, read_front_file
+from deployments.governance.access import Bounds
 from deployments.governance.key_file import KeyFile
+from deployments.governance.keyring import Keyring
+from deployments.governance.lease_book import LeaseBook
 from deployments.sockets import bound_socket, bound_unix_socket
 from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.store.database import FILE_NAME, STORE_ENV, file_url, open_database
+from orchestrator.store.keys import KeyStore
 from orchestrator.store.secrets import control_token
+from orchestrator.store.usage import UsageStore
 
 MAX_CONNECTIONS = 20_000
 TICK_S = 0.5
+# How much use a crash can lose of replicas that end with it; others tell it again.
+FLUSH_S = 1.0
 # HAProxy's restart after a crash: at once, then slower, so that a crash loop does not eat a core.
 RESTART_DELAY_S = 1.0
 
@@ -42,17 +52,29 @@ class Front:
     """HAProxy, the ingress behind it and the control door, until told to stop."""
 
     def __init__(
-        self, settings: FrontSettings, control_host: str, control_port: int, key_file: Path, haproxy: bool
+        self,
+        settings: FrontSettings,
+        bounds: Bounds,
+        control: tuple[str, int],
+        key_file: Path,
+        store_url: str,
+        haproxy: bool,
     ) -> None:
         self._settings = settings
-        self._registry, self._events, self._keys = Registry(), EventLog(), KeyFile(key_file, say)
+        database = open_database(store_url)
+        self._usage = UsageStore(database)
+        self._keys = Keyring(KeyStore(database, time.time), KeyFile(key_file, say), bounds, say)
+        self._leases = LeaseBook(self._usage.remembered(time.time()), time.time())
+        self._registry, self._events = Registry(), EventLog()
         self._routes, self._stopping = Renewal(), asyncio.Event()
         self._haproxy = HAProxy(settings) if haproxy else None
         ingress = build_ingress(self._registry, self._keys.policy)
-        control = build_control(self._registry, self._events, self._keys.policy, self._routes.renewed, control_token())
+        inner = build_control(
+            self._registry, self._events, self._keys.policy, self._leases, self._routes.renewed, control_token()
+        )
         self._servers = {
             _server(ingress): bound_unix_socket(INGRESS_SOCKET),
-            _server(control): bound_socket(control_host, control_port),
+            _server(inner): bound_socket(*control),
         }
 
     async def run(self) -> None:
@@ -68,6 +90,7 @@ class Front:
                 await self._haproxy.start(self._registry)
                 keeping.append(asyncio.create_task(self._keep_haproxy(self._haproxy)))
             keeping.append(asyncio.create_task(self._keep_routes()))
+            keeping.append(asyncio.create_task(self._keep_store()))
             print(json.dumps({"listening": f"{self._settings.host}:{self._settings.port}"}), flush=True)
             await self._wait_for_end([*keeping, *serving])
         finally:
@@ -78,7 +101,8 @@ class Front:
                 await self._haproxy.stop()
             for server in self._servers:
                 server.should_exit = True
-            await asyncio.gather(*serving, return_exceptions=True)
+            await asyncio.gather(*serving, *keeping, return_exceptions=True)
+            await self._store_usage()
 
     async def _wait_for_end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Until a signal comes; a part that ends by itself ends the whole, with its own error."""
@@ -90,17 +114,37 @@ class Front:
                 task.result()
 
     async def _keep_routes(self) -> None:
-        """Renew HAProxy's routes when replicas come, go or fall silent; renew the keys when their file changes."""
+        """Renew HAProxy's routes when replicas come, go or fall silent."""
         trouble: str | None = None
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._routes.asked.wait(), TICK_S)
-            self._keys.refresh()
             if self._registry.expire(time.monotonic()) or self._routes.asked.is_set() or trouble:
                 in_force, before = self._routes.begin(), trouble
                 if (trouble := await self._renew_routes()) and trouble != before:
                     say(f"the routes stay as they were for now: {trouble}")
                 in_force.set()
+
+    async def _keep_store(self) -> None:
+        """Take up keys that changed, and keep what was used. One connection, so that our own writes are no news."""
+        stored_s = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._keys.refresh()
+            if time.monotonic() - stored_s >= FLUSH_S:
+                await asyncio.shield(self._store_usage())
+                stored_s = time.monotonic()
+
+    async def _store_usage(self) -> None:
+        """Write what was told since the last time; what cannot be written now stays for the next."""
+        facts = self._leases.take_facts()
+        if not facts:
+            return
+        try:
+            await asyncio.to_thread(self._usage.append, facts, time.time())
+        except sqlite3.Error as error:
+            self._leases.put_back(facts)
+            say(f"usage is not stored for now: {error}")
 
     async def _renew_routes(self) -> str | None:
         """Hand HAProxy the routes. One that does not take them serves on by the old ones: what it says then."""
@@ -135,6 +179,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--control-host", default="127.0.0.1", help="where replicas reach the front")
     parser.add_argument("--control-port", type=int, required=True)
     parser.add_argument("--key-file", type=Path, required=True, help="the API key clients send")
+    parser.add_argument("--store", help=f"the store of keys and usage; default: {FILE_NAME} beside the key file")
+    parser.add_argument("--settings", type=Path, help="front.yaml, where there is one")
     parser.add_argument("--no-haproxy", action="store_true", help="only the control door: Serve's proxy is the way in")
     return parser.parse_args()
 
@@ -145,18 +191,27 @@ def most_connections() -> int:
     return MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else max(100, min(MAX_CONNECTIONS, hard // 2 - 200))
 
 
+def _settings(host: str, port: int, file: FrontFile) -> FrontSettings:
+    return FrontSettings(
+        host, port, most_connections(), file.idle_timeout_s, file.max_header_bytes, tuple(file.cors_origins)
+    )
+
+
 def main() -> None:
     """Run the front; an expected failure is one line and exit code 1."""
     arguments = _parse()
     os.umask(0o077)
     key_file = arguments.key_file.absolute()
+    store_url = arguments.store or os.environ.get(STORE_ENV) or file_url(key_file.parent / FILE_NAME)
+    settings_path = arguments.settings.absolute() if arguments.settings else None
     arguments.folder.mkdir(parents=True, exist_ok=True)
     os.chdir(arguments.folder)
-    settings = FrontSettings(arguments.host, arguments.port, most_connections())
+    control = (arguments.control_host, arguments.control_port)
 
     async def run() -> None:
-        haproxy = not arguments.no_haproxy
-        await Front(settings, arguments.control_host, arguments.control_port, key_file, haproxy).run()
+        file = read_front_file(settings_path)
+        settings = _settings(arguments.host, arguments.port, file)
+        await Front(settings, file.bounds, control, key_file, store_url, not arguments.no_haproxy).run()
 
     try:
         asyncio.run(run())

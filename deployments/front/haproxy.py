@@ -56,7 +56,7 @@ class HAProxy:
         """Start with the routes known so far; raises `ConfigError` with HAProxy's own words if it cannot."""
         _stop_leftover()
         self._write(registry)
-        for path, page in error_pages().items():
+        for path, page in error_pages(self._settings).items():
             path.write_bytes(page)
         self._process = await asyncio.create_subprocess_exec(
             self._binary,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deployments import openai_errors
 from deployments.front.registry import Deployment
+from deployments.governance.access import OUR_HEADERS
 from deployments.openai_errors import OpenAIError
 
 # What a replica's app may be asked through the front. Everything else it offers stays inside.
@@ -32,7 +33,12 @@ LONGEST_ANSWER_S = 3600
 # language cannot take, or be deeper than the 108 bytes that a socket's path may have.
 CONFIG_PATH = Path("haproxy.cfg")
 MAP_PATH = Path("models.map")
+LONG_HEADERS_PATH = Path("431.json")
 INGRESS_SOCKET = Path("ingress.sock")
+# What a page needs to know when it may ask again.
+_EXPOSED = "retry-after, retry-after-ms, " + ", ".join(
+    f"x-ratelimit-{fact}-{of}" for of in ("requests", "tokens") for fact in ("limit", "remaining", "reset")
+)
 _ERRORS = (
     OpenAIError(400, "The request is not valid HTTP.", "bad_request"),
     OpenAIError(408, "The request did not arrive in time.", "request_timeout"),
@@ -48,13 +54,16 @@ _ERRORS = (
 class FrontSettings:
     """Where the front listens and what it may hold.
 
-    host, port: the public address; idle_timeout_s: the longest silence within an answer.
+    host, port: the public address; idle_timeout_s: the longest silence within an answer; cors_origins: the web pages
+    that may call, none unless told.
     """
 
     host: str
     port: int
     max_connections: int
     idle_timeout_s: int = 300
+    max_header_bytes: int = 64 * 1024
+    cors_origins: tuple[str, ...] = ()
 
 
 def backend_name(deployment: str) -> str:
@@ -67,9 +76,13 @@ def render_map(routes: Mapping[str, str]) -> str:
     return "".join(f"{name} {backend_name(target)}\n" for name, target in sorted(routes.items()))
 
 
-def error_pages() -> dict[Path, bytes]:
-    """HAProxy's own errors, in OpenAI's shape and with their own status, as whole HTTP responses."""
-    return {Path(f"{error.status}.http"): _page(error) for error in _ERRORS}
+def error_pages(settings: FrontSettings) -> dict[Path, bytes]:
+    """HAProxy's own errors, in OpenAI's shape and with their own status, as whole HTTP responses.
+
+    The one of long headers is a body alone: HAProxy 2.8 has no place for a whole one with that status.
+    """
+    pages = {Path(f"{error.status}.http"): _page(error) for error in _ERRORS}
+    return {**pages, LONG_HEADERS_PATH: openai_errors.headers_too_large(settings.max_header_bytes).body}
 
 
 def _page(error: OpenAIError) -> bytes:
@@ -125,6 +138,10 @@ def _frontend(settings: FrontSettings) -> str:
     return f"""\
 frontend public
     bind {settings.host}:{settings.port}
+    acl long_headers req.hdrs,length gt {settings.max_header_bytes}
+    http-request return status 431 content-type application/json file {LONG_HEADERS_PATH} if long_headers
+    http-request del-header {OUR_HEADERS.decode()} -m beg
+{_cors(settings.cors_origins)}
     acl engine_path path {" ".join(ENGINE_PATHS)}
     acl sized req.hdr(content-length) -m found
     http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}
@@ -133,6 +150,24 @@ frontend public
     use_backend %[var(txn.backend)] if {{ var(txn.backend) -m found }}
     default_backend ingress
 """
+
+
+def _cors(origins: tuple[str, ...]) -> str:
+    """What browsers ask before they let a page call: closed, whatever the engine's app says, but for `origins`."""
+    closed = "    http-after-response del-header access-control- -m beg"
+    if not origins:
+        return closed
+    named = "if { var(txn.origin) -m found }"
+    return f"""\
+    http-request set-var(txn.origin) req.hdr(origin) if {{ req.hdr(origin) -m str {" ".join(origins)} }}
+    http-request return status 204 hdr access-control-allow-methods "GET, POST" \
+hdr access-control-allow-headers %[req.hdr(access-control-request-headers)] hdr access-control-max-age 600 \
+if METH_OPTIONS {{ req.hdr(access-control-request-method) -m found }} {{ var(txn.origin) -m found }}
+    http-after-response del-header access-control-allow-origin
+    http-after-response del-header access-control-allow-credentials
+    http-after-response set-header access-control-allow-origin %[var(txn.origin)] {named}
+    http-after-response set-header access-control-expose-headers "{_EXPOSED}" {named}
+    http-after-response add-header vary origin"""
 
 
 def _ingress() -> str:

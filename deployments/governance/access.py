@@ -11,7 +11,7 @@ from typing import Any
 from deployments import openai_errors
 from deployments.openai_errors import OpenAIError
 from orchestrator.store.keys import Secret
-from orchestrator.store.limits import Limits
+from orchestrator.store.limits import NO_LIMITS, Limits
 from orchestrator.store.secrets import hash_key
 
 # What a load balancer asks without a key, and nothing else.
@@ -32,7 +32,7 @@ class Caller:
     secrets: tuple[Secret, ...]
     role: str = "user"
     models: frozenset[str] | None = None
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     expires_s: int | None = None
 
     def may_use(self, names: Iterable[str]) -> bool:
@@ -72,12 +72,15 @@ class Bounds:
     request_timeout_s: float = 3600.0
 
 
+DEFAULT_BOUNDS = Bounds()
+
+
 @dataclass(frozen=True)
 class AccessPolicy:
     """The keys in force and the bounds of all requests; without a key, every one is refused."""
 
     callers: tuple[Caller, ...] = ()
-    bounds: Bounds = Bounds()
+    bounds: Bounds = DEFAULT_BOUNDS
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> AccessPolicy:
@@ -165,6 +168,6 @@ class ApiKeyGate:
         if isinstance(caller, Caller):
             if self._names is not None and not caller.may_use(self._names):
                 return openai_errors.model_not_allowed(self._names[0])
-            if self._names is None and (caller.models is not None or caller.limits != Limits()):
+            if self._names is None and (caller.models is not None or caller.limits != NO_LIMITS):
                 return openai_errors.not_this_way()
         return caller

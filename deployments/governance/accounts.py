@@ -111,17 +111,17 @@ class Refused:
 
 
 class Meter:
-    """One request that runs: what it was let in for, and what it has used."""
+    """One request that runs: the tokens of prompt and answer that it was promised, and what it has used."""
 
-    def __init__(self, account: Account, limits: Limits, prompt: int, answer: int, changed: Callable[[], None]) -> None:
+    def __init__(self, account: Account, limits: Limits, promised: tuple[int, int], freed: Callable[[], None]) -> None:
         self.max_prompt_tokens, self.max_answer_tokens = limits.max_prompt_tokens, limits.max_answer_tokens
-        self._account, self._changed = account, changed
-        self._prompt_left, self._answer_left = prompt, answer
+        self._account, self._freed = account, freed
+        self._prompt_left, self._answer_left = promised
         self._answered = 0
         leases = account.leases
         leases[REQUESTS].spent += 1
         leases[CONCURRENT].held += 1
-        leases[TOKENS].held += prompt + answer
+        leases[TOKENS].held += sum(promised)
         account.requests += 1
 
     def prompt(self, tokens: int) -> None:
@@ -149,7 +149,7 @@ class Meter:
         self._prompt_left = self._answer_left = 0
         if self._answered:
             self._account.usual_answer += _NEW_ANSWER_WEIGHT * (self._answered - self._account.usual_answer)
-        self._changed()
+        self._freed()
 
 
 class Accounts:
@@ -191,8 +191,8 @@ class Accounts:
                 await asyncio.wait_for(self._ask(account, costs), ASK_S)
             short = _short(account, costs)
         if short is None:
-            return Meter(account, limits, prompt if limits.counts_tokens else 0,
-                         answer if limits.counts_tokens else 0, self._free_up if limits.leased else _nothing)  # fmt: skip
+            promised = (prompt, answer) if limits.counts_tokens else (0, 0)
+            return Meter(account, limits, promised, self._free_up if limits.leased else _nothing)
         told = account.leases[short].answer
         return Refused(short, 1.0, None) if told is None else Refused(short, told.wait_s, told.budget)
 

@@ -163,13 +163,13 @@ class LeaseBook:
         if minute:
             rooms.append(_Room(minute - window.total - leased, minute, 0.0, window.wait_s(now_s, window.total)))
         if resource == TOKENS:
-            for name, limit, used in (
+            for name, budget, used in (
                 ("day", limits.tokens_per_day, use.day_tokens),
                 ("month", limits.tokens_per_month, use.month_tokens),
             ):
-                if limit:
+                if budget:
                     ends_s = _ends_s(name, now_s)
-                    rooms.append(_Room(limit - used - leased, limit, ends_s, ends_s, name))
+                    rooms.append(_Room(budget - used - leased, budget, ends_s, ends_s, name))
         return min(rooms, key=lambda room: room.free)
 
     def _wait_s(self, room: _Room, key_id: str, resource: str, missing: int, now_s: float) -> float:

@@ -63,8 +63,8 @@ class LeaseReport(BaseModel):
 class Granted(BaseModel):
     """One resource of one key, as the front answers.
 
-    allowed: how far `spent` + `held` may go; keep: what to keep unspent; remaining: what is free for all, this replica's
-    lease included; reset_s: until all of the limit is free; wait_s: until `need` is; budget: the budget that is used up.
+    allowed: how far `spent` + `held` may go; keep: what to keep unspent; remaining: what is free for all, with this
+    replica's lease; reset_s: until all of the limit is free; wait_s: until `need` is; budget: the one that is used up.
     """
 
     allowed: int

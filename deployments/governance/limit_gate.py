@@ -15,7 +15,7 @@ from deployments.governance.accounts import Account, Accounts, Meter, Refused
 from deployments.governance.body import Asked, read_body, replayed, too_deep
 from deployments.governance.leases import CONCURRENT, REQUESTS, TOKENS
 from deployments.openai_errors import OpenAIError
-from orchestrator.store.limits import Limits
+from orchestrator.store.limits import NO_LIMITS, Limits
 
 # The meter of the request that is being answered; what counts tokens looks here.
 METER: ContextVar[Meter | None] = ContextVar("orchestrator_meter", default=None)
@@ -59,7 +59,7 @@ class LimitGate:
         self, scope: Any, body: bytes, receive: Any, send: Any, bounds: Bounds, caller: Caller
     ) -> None:
         limits, accounts = caller.limits, self._accounts()
-        asked = Asked(0, 0) if limits == Limits() else Asked.of(body)
+        asked = Asked(0, 0) if limits == NO_LIMITS else Asked.of(body)
         if scope["path"] not in WRITING_PATHS:
             asked = Asked(asked.prompt, 0)
         if (refusal := _never(asked, limits)) is not None:
@@ -156,4 +156,3 @@ def go_duration(seconds: float) -> str:
         return f"{milliseconds}ms"
     minutes, rest = divmod(milliseconds, 60_000)
     return (f"{minutes}m" if minutes else "") + f"{rest / 1000:g}s"
-

@@ -1,8 +1,8 @@
 """Tokens counted where the engine hands them out: right for whole answers, streams with and without usage, and aborts.
 
-vLLM's usage comes in a body or a last chunk, which a stream need not have and a client that hangs up never causes. Every
-route of its app, however, gets its tokens from two methods of the one engine client; these are wrapped. It costs an
-addition for each step of a stream, and no byte of an answer is read again.
+vLLM's usage comes in a body or a last chunk, which a stream need not have and a client that hangs up never causes.
+Every route of its app, however, gets its tokens from two methods of the one engine client; these are wrapped. It costs
+an addition for each step of a stream, and no byte of an answer is read again.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ from orchestrator.errors import OrchestratorError
 ON_A_CLUSTER = {"plan", "deploy", "status", "chat", "logs", "delete", "down"}
 
 
+# A module's function that makes a command with subcommands.
+GROUP = "group"
+
+
 @dataclass(frozen=True)
 class _Listed:
     """A command as `--help` lists it: its first line, and where the rest of it is."""
@@ -35,6 +39,8 @@ class _Listed:
     def command(self, name: str) -> Any:
         """The command itself, with its options."""
         module = import_module(f"orchestrator.cli.{self.module}")
+        if self.function == GROUP:
+            return module.group(name)
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
         command = alone.command(
             name,
@@ -90,6 +96,7 @@ COMMANDS = {
     "logs": _Listed(
         "Print the logs of a model's replicas: Serve's own, and the output of the engine's processes.", "logs", "logs"
     ),
+    "keys": _Listed("Make, list, limit, rotate and revoke API keys; changes are in force within 2 s.", "keys", GROUP),
     "delete": _Listed(
         "Take a deployed model away: answers already begun are finished, then its processes end.",
         "delete",

@@ -41,7 +41,7 @@ def invoke(command: ClusterCommand, ctx: Any, here: Callable[[Any], Any]) -> Any
     if command.name == "chat":  # a conversation runs here, through the tunnel
         ctx.obj = remote.way_in()
         return here(ctx)
-    words = [str(command.name), *_forwarded(command, ctx, given)]
+    words = [*str(command.name).split(), *_forwarded(command, ctx, given)]
     raise typer.Exit(_run(remote, words, ctx.params))
 
 

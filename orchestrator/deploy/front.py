@@ -14,10 +14,12 @@ import httpx
 
 from orchestrator.deploy import processes
 from orchestrator.errors import ApplyFailed, ConfigError
-from orchestrator.store.home import forget_record, locked, read_record, subfolder, write_record
+from orchestrator.store.database import store_url
+from orchestrator.store.home import forget_record, home, locked, read_record, subfolder, write_record
 from orchestrator.store.secrets import control_token, ensure_api_key
 
 RECORD = "front"
+SETTINGS_FILE = "front.yaml"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 CONTROL_HOST = "127.0.0.1"
@@ -92,6 +94,7 @@ def _start(host: str, port: int, kind: str, control_host: str) -> FrontRecord:
         sys.executable, "-m", "deployments.front", "--folder", str(subfolder("front")),
         "--host", host, "--port", str(port),
         "--control-host", control_host, "--control-port", str(control_port), "--key-file", str(ensure_api_key()),
+        "--store", store_url(), "--settings", str(home() / SETTINGS_FILE),
         *(["--no-haproxy"] if kind == "serve" else []),
     ]  # fmt: skip
     process = processes.start_detached(command, log_path, os.environ)

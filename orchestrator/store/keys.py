@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError
 from orchestrator.store.database import transaction
-from orchestrator.store.limits import Limits
+from orchestrator.store.limits import NO_LIMITS, Limits
 from orchestrator.store.secrets import API_KEY_PREFIX, hash_key
 
 ROLES = ("admin", "user")
@@ -36,7 +36,7 @@ class Key:
     name: str
     role: str = "user"
     models: tuple[str, ...] | None = None
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     created_s: int = 0
     expires_s: int | None = None
     revoked_s: int | None = None
@@ -92,7 +92,7 @@ class KeyStore:
         name: str,
         role: str = "user",
         models: tuple[str, ...] | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
         lifetime_s: int | None = None,
     ) -> tuple[Key, str]:
         """A new key and its secret, which is told this once. Raises `ConfigError` on a name in use."""
@@ -175,9 +175,7 @@ class KeyStore:
 def _key(row: Any, held: tuple[Secret, ...]) -> Key:
     key_id, name, role, models, limits, created_s, expires_s, revoked_s = row
     allowed = None if models is None else tuple(json.loads(models))
-    return Key(
-        key_id, name, role, allowed, Limits.from_json(json.loads(limits)), created_s, expires_s, revoked_s, held
-    )
+    return Key(key_id, name, role, allowed, Limits.from_json(json.loads(limits)), created_s, expires_s, revoked_s, held)
 
 
 def _check(name: str, role: str, models: tuple[str, ...] | None) -> None:

@@ -62,3 +62,6 @@ class Limits:
     def to_json(self) -> dict[str, int]:
         """The limits that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+NO_LIMITS = Limits()
