@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 # The longest that a request waits for a lease before it is refused. Nothing that has begun to answer ever waits.
 ASK_S = 0.5
 # A slot that another replica has just freed is on its way to the front: ask again so often before refusing.
-ASKS, ASK_AGAIN_S = 3, 0.03
+ASKS, ASK_AGAIN_S = 4, 0.03
 # What is freed is told at once, but not more often than this.
-TELL_EVERY_S = 0.05
+TELL_EVERY_S = 0.02
 # From then on a replica lets in its part of the limits by itself, until the front is back.
 AWAY_S = 3.0
 # A key that nobody used for so long gives its leases back.
@@ -168,6 +168,7 @@ class Accounts:
         self._begun = 0
         self._one_at_a_time = asyncio.Lock()
         self._heard_s = self._credited_s = monotonic_s()
+        self._untold = False
         self._telling: asyncio.Task[None] | None = None
         self._accounts: dict[str, Account] = {}
 
@@ -206,7 +207,7 @@ class Accounts:
             self._number += 1
             now_s = self._monotonic_s()
             keys = {key_id: told for key_id, one in self._accounts.items() if (told := one.report(now_s)) is not None}
-            if not keys:
+            if not self._accounts:  # nobody to share anything with yet
                 return
             answer = await self._send(
                 LeaseReport(session=self._session, model=self._model, number=self._number, keys=keys)
@@ -269,13 +270,16 @@ class Accounts:
 
     def _free_up(self) -> None:
         """Something is free again that others may be waiting for: tell soon, and meanwhile go on."""
+        self._untold = True
         if self._telling is None or self._telling.done():
             self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
-        with contextlib.suppress(Exception):
-            await self.exchange()
-        await asyncio.sleep(TELL_EVERY_S)
+        while self._untold:
+            self._untold = False
+            with contextlib.suppress(Exception):
+                await self.exchange()
+            await asyncio.sleep(TELL_EVERY_S)
 
 
 def _nothing() -> None:

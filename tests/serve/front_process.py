@@ -72,6 +72,7 @@ class FrontProcess:
         return [
             sys.executable, "-m", "deployments.front", "--folder", str(self.folder / "front"),
             "--port", str(self.port), "--control-port", str(self.control_port), "--key-file", str(self.key_path),
+            "--settings", str(self.folder / "front.yaml"),
         ]  # fmt: skip
 
     def start(self) -> None:
