@@ -2,6 +2,8 @@
 
 $ORCHESTRATOR_HOME or ~/.orchestrator          0700
     api-key                                    0600, the key clients send
+    keys.db                                    0600, keys (digests), limits and usage
+    front.yaml                                 what the front is to do otherwise, where there is one
     catalog.yaml                               the user's own models and GPUs, where there are any
     ray.json, front.json                       what was started here: process ids, addresses
     cache/                                     demo models

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,10 @@ class Operator:
     def ask(self, key: str, model: str = "smol", **options: Any) -> Any:
         return self.front.ask(model, key=key, **options)
 
-    def raw(self, key: str, body: bytes = b"", **headers: str) -> httpx.Response:
+    def raw(self, key: str, body: bytes = b"", headers: dict[str, str] | None = None) -> httpx.Response:
         """A completion by hand, for what the SDK hides."""
         content = body or json.dumps({"model": "smol", "messages": "Hello", "max_tokens": 1}).encode()
-        sent = {"authorization": f"Bearer {key}", "content-type": "application/json", **headers}
+        sent = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
         url = f"{self.front.url}/v1/chat/completions"
         return httpx.post(url, content=content, headers=sent, trust_env=False, timeout=20)
 
@@ -128,7 +128,11 @@ def test_no_key_is_kept_anywhere(operator: Operator) -> None:
 def test_a_key_uses_its_own_models_only(operator: Operator) -> None:
     key = operator.key("narrow", "--models", "smol,absent")
     assert operator.ask(key).choices
-    for ask in (lambda: operator.ask(key, "other"), lambda: operator.front.client(key).models.retrieve("other")):
+    asks: list[Callable[[], object]] = [
+        lambda: operator.ask(key, "other"),
+        lambda: operator.front.client(key).models.retrieve("other"),
+    ]
+    for ask in asks:
         with pytest.raises(openai.PermissionDeniedError) as refusal:
             ask()
         assert refusal.value.code == "model_not_allowed"
@@ -140,7 +144,7 @@ def test_identity_comes_from_the_key_alone(operator: Operator) -> None:
     key = operator.key("honest", "--requests-per-minute", "2")
     body = json.dumps({"model": "smol", "messages": "x", "user": "key_first", "max_tokens": 1}).encode()
     claims = {"x-orchestrator-key-id": "key_first", "X-Orchestrator-Role": "admin"}
-    answers = [operator.raw(key, body, **claims).status_code for _ in range(4)]
+    answers = [operator.raw(key, body, claims).status_code for _ in range(4)]
     assert answers == [200, 200, 429, 429]
 
 
@@ -272,9 +276,9 @@ def test_a_body_that_nests_too_deep_is_400(operator: Operator) -> None:
 
 
 def test_long_headers_are_431(operator: Operator) -> None:
-    response = operator.raw(KEY, **{"x-long": "a" * 20_000})
+    response = operator.raw(KEY, headers={"x-long": "a" * 20_000})
     assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")
-    assert operator.raw(KEY, **{"x-long": "a" * 10_000}).status_code == 200
+    assert operator.raw(KEY, headers={"x-long": "a" * 10_000}).status_code == 200
 
 
 def test_an_answer_that_takes_too_long_ends(operator: Operator) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from deployments.front.settings_file import read_front_file
 from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.app import COMMANDS, load
 from orchestrator.cluster.spec import load_cluster
@@ -93,3 +95,20 @@ def test_the_guide_names_the_limits_that_the_planner_uses() -> None:
     assert f"a maximum length of {DEFAULT_MAX_MODEL_LEN:,} tokens" in text
     assert f"Below {SMOKE_TEST_BELOW:.0%}".replace("%", " %") in text
     assert f"from {PRODUCTION_FROM:.0%}".replace("%", " %") in text
+
+
+def test_every_command_of_the_keys_guide_runs(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, on a store of their own."""
+    monkeypatch.setattr("orchestrator.cli.keys.time", SimpleNamespace(time=lambda: 1_800_000_000.0))
+    found = commands("keys.md")
+    assert len(found) == 7
+    for command in found:
+        code, out, err = run(*shlex.split(command.removeprefix(PREFIX)))
+        assert code == 0, err
+        assert out
+
+
+def test_the_settings_file_of_the_keys_guide_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "front.yaml"
+    path.write_text(blocks("keys.md", "yaml")[0])
+    assert read_front_file(path).cors_origins == ("https://app.example.org",)

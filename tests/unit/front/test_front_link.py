@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from deployments.front_link import FrontLink, Report
-from deployments.governance.access import AccessPolicy
+from deployments.governance.access import AccessPolicy, Caller
+from orchestrator.store.keys import Secret
 from orchestrator.store.secrets import control_token, hash_key
 from tests.unit.front.test_registry import said
 
-POLICY = AccessPolicy(frozenset({hash_key("k")}))
+POLICY = AccessPolicy((Caller("key_k", (Secret(hash_key("k")),)),))
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_it_announces_learns_and_leaves() -> None:
     [
         httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.Response(401), httpx.Response(500),
         httpx.Response(200, text="<html>"), httpx.Response(200, json=[]), httpx.Response(200, json="x"),
-        httpx.Response(200, json={"access": None}), httpx.Response(200, json={"access": {"key_digests": None}}),
+        httpx.Response(200, json={"access": None}), httpx.Response(200, json={"access": {"callers": None}}),
     ],
 )  # fmt: skip
 def test_whatever_answers_in_its_place_hurts_nobody(answer: httpx.Response | Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from http.client import HTTPResponse
 from io import BytesIO
 from typing import Any, cast
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from deployments.front.haproxy_config import (
     ENGINE_PATHS,
+    LONG_HEADERS_PATH,
     FrontSettings,
     backend_name,
     error_pages,
@@ -26,6 +28,7 @@ from deployments.front.registry import Registry
 from tests.unit.front.test_registry import said
 
 SETTINGS = FrontSettings("127.0.0.1", 8000, 1000)
+PAGES = {path: page for path, page in error_pages(SETTINGS).items() if path != LONG_HEADERS_PATH}
 
 
 def config(*announced: Any) -> str:
@@ -83,7 +86,7 @@ def test_no_statistics_page_and_no_secret_in_the_configuration() -> None:
     assert [line.strip() for line in text.splitlines() if "bind" in line] == ["bind 127.0.0.1:8000"]
 
 
-@pytest.mark.parametrize(("path", "page"), error_pages().items(), ids=[str(path) for path in error_pages()])
+@pytest.mark.parametrize(("path", "page"), PAGES.items(), ids=[str(path) for path in PAGES])
 def test_an_error_page_is_a_whole_http_response_in_openais_shape(path: Any, page: bytes) -> None:
     class Connection:
         def makefile(self, _mode: str) -> BytesIO:
@@ -99,9 +102,22 @@ def test_an_error_page_is_a_whole_http_response_in_openais_shape(path: Any, page
     assert (response.getheader("retry-after") is not None) == (response.status == 503)
 
 
+def test_long_headers_are_refused_in_openais_shape() -> None:
+    document = json.loads(error_pages(SETTINGS)[LONG_HEADERS_PATH])
+    assert document["error"]["code"] == "headers_too_large"
+    assert f"file {LONG_HEADERS_PATH} if long_headers" in config()
+
+
+def test_other_origins_are_allowed_only_where_they_are_named() -> None:
+    assert "del-header access-control- -m beg" in config()
+    assert "set-header access-control-allow-origin" not in config()
+    named = render_config(replace(SETTINGS, cors_origins=("https://a.example",)), [])
+    assert "req.hdr(origin) -m str https://a.example }" in named
+
+
 def test_every_error_page_is_named_in_the_configuration() -> None:
     named = re.findall(r"errorfile (\d+) (\S+)", config())
-    assert {file for _, file in named} == {str(path) for path in error_pages()}
+    assert {file for _, file in named} == {str(path) for path in PAGES}
     assert all(file == f"{status}.http" for status, file in named)
 
 
