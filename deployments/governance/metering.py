@@ -53,14 +53,20 @@ class _Metering:
     async def abort(self, request_id: Any, *arguments: Any, **options: Any) -> None:
         """As vLLM's. An answer that was to be handed out whole has used what was written by now."""
         processor = self._client.output_processor
+        ended: set[str] = set()
         for each in [request_id] if isinstance(request_id, str) else request_id:
             parent = processor.parent_requests.get(each)
             for known in [each] if parent is None else list(parent.child_requests):
                 state = processor.request_states.get(known)
                 meter = self._whole.get(state.external_req_id) if state is not None else None
-                if state is not None and meter is not None and state.detokenizer is not None:
+                if state is None or meter is None or state.detokenizer is None:
+                    continue
+                if state.external_req_id not in ended:  # several choices are written from one prompt
                     meter.prompt(len(state.prompt_token_ids or ()))
-                    meter.answer(state.detokenizer.num_output_tokens())
+                    ended.add(state.external_req_id)
+                meter.answer(state.detokenizer.num_output_tokens())
+        for each in ended:
+            self._whole.pop(each, None)
         await self._abort(request_id, *arguments, **options)
 
     async def _count(self, outputs: Any, meter: Meter, request_id: str, kind: str) -> AsyncGenerator[Any, None]:

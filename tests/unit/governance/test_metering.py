@@ -29,7 +29,9 @@ class Engine:
         kind, written = params.output_kind.name, 0
         detokenizer = Some(num_output_tokens=lambda: written)
         state = Some(external_req_id=request_id, prompt_token_ids=[1, 2, 3], detokenizer=detokenizer)
-        self.output_processor.request_states["inner"] = state
+        self.output_processor.request_states |= {f"inner-{n}": state for n in range(self._choices)}
+        children = list(self.output_processor.request_states)
+        self.output_processor.parent_requests["inner"] = Some(child_requests=children)
         try:
             for step in range(1, steps + 1):
                 await asyncio.sleep(0)
@@ -79,9 +81,10 @@ def test_every_kind_of_answer_counts_the_same(kind: str, choices: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["DELTA", "FINAL_ONLY"])
-def test_what_a_client_that_hangs_up_has_caused_is_counted(kind: str) -> None:
+@pytest.mark.parametrize("choices", [1, 2])
+def test_what_a_client_that_hangs_up_has_caused_is_counted(kind: str, choices: int) -> None:
     async def scenario() -> tuple[Account, Engine]:
-        engine = Engine(10_000)
+        engine = Engine(10_000, choices)
         meter_engine(engine)
         account, _ = metered()
 
@@ -99,7 +102,7 @@ def test_what_a_client_that_hangs_up_has_caused_is_counted(kind: str) -> None:
     account, engine = asyncio.run(scenario())
     assert engine.aborted == ["inner"]
     assert account.tokens_in == 3
-    assert 20 < account.tokens_out < 10_000
+    assert 20 * choices < account.tokens_out < 10_000
 
 
 def test_prompts_of_embeddings_count() -> None:
