@@ -13,6 +13,7 @@ from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.planning import Asked, entry_of, plan_of, snapshot_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
+from orchestrator.demo import stand_in_for
 from orchestrator.deploy import models
 from orchestrator.deploy.cluster import Cluster, start_local
 from orchestrator.deploy.local_ray import EmulatedNode
@@ -20,7 +21,7 @@ from orchestrator.deploy.placing import Planned
 from orchestrator.deploy.render import ON_CPU
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.session import Live
-from orchestrator.errors import ApplyFailed, ClusterUnavailable, ConfigError, UnknownModel
+from orchestrator.errors import ApplyFailed, ClusterUnavailable, ConfigError
 from orchestrator.plan import Plan, PlannedCluster, load_plan
 from orchestrator.probes.hugging_face import find_model
 from orchestrator.units import GIB, MIB, format_bytes
@@ -95,8 +96,6 @@ def _check_same(service: Service, plan: Plan, known: Catalog) -> None:
 
 # --- rehearsals ----------------------------------------------------------------------------------------
 
-# The small model that stands in for all of an architecture: built here, so that no weights need be fetched.
-_STAND_INS = {"DeepseekV3ForCausalLM": "kimi-k2-mini", "MixtralForCausalLM": "smol-moe"}
 # What an engine on CPUs is told in place of the real one's arguments about memory.
 _SMALL = {
     "max_model_len": 2048,
@@ -163,13 +162,7 @@ class Rehearsal:
     def _stand_in(self, model: str) -> str:
         if model in models.DEMOS:
             return model
-        architecture = find_model(model, self.known).architecture
-        if architecture not in _STAND_INS:
-            raise UnknownModel(
-                f"no small model stands in for {architecture} yet, so {model} cannot be rehearsed; "
-                f"{', '.join(sorted(_STAND_INS))} can"
-            )
-        return _STAND_INS[architecture]
+        return stand_in_for(find_model(model, self.known).architecture)
 
     def _usual_gpus(self) -> str:
         entry = entry_of(self.model, self.known)

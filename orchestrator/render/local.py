@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
+from orchestrator.demo import stand_in_for
 from orchestrator.plan import Plan, PlannedNode
 from orchestrator.render import node_setup, sections
 from orchestrator.render.target import Target
@@ -67,6 +68,7 @@ def setup(plan: Plan, target: Target) -> str:
     if target.rehearsal:
         cache = "~/.cache/moe-orchestrator"
         scripts = [node_setup.PYTHON, node_setup.REHEARSAL_INSTALL, node_setup.ON_PATH]
+        scripts += [node_setup.rehearsal_model(stand_in_for(plan.model.architecture))]
         scripts += [node_setup.node_env(cache, peer, _REHEARSAL_ENV)]
         return sections.setup(scripts, [], [])
     cache = MODEL_FOLDER
