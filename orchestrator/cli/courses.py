@@ -14,17 +14,21 @@ from orchestrator.cli.planning import Asked, entry_of, plan_of, snapshot_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.demo import stand_in_for
-from orchestrator.deploy import models
+from orchestrator.deploy import models, pull_nodes
+from orchestrator.deploy.apply import View
 from orchestrator.deploy.cluster import Cluster, start_local
 from orchestrator.deploy.local_ray import EmulatedNode
 from orchestrator.deploy.placing import Planned
+from orchestrator.deploy.ray_api import RayApi
 from orchestrator.deploy.render import ON_CPU
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.session import Live
-from orchestrator.errors import ApplyFailed, ClusterUnavailable, ConfigError
+from orchestrator.errors import ApplyFailed, CheckpointUnavailable, ClusterUnavailable, ConfigError
 from orchestrator.plan import Plan, PlannedCluster, load_plan
 from orchestrator.probes.hugging_face import find_model
 from orchestrator.units import GIB, MIB, format_bytes
+from orchestrator.weights import pins
+from orchestrator.weights.wanted import want
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Serving:
     known: Catalog
     plan_file: Path | None = None
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
-        return models.resolve(model, say, self.known)
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:
+        return models.resolve(model, say, self.known, from_cache=from_cache)
 
     def start_cluster(self, say: Callable[[str], None]) -> Cluster:
         return start_local(say)
@@ -52,6 +56,20 @@ class Serving:
         plan = self._plan(service, snapshot_of(live, self.known.gpus))
         arguments = {name: value for name, value in plan.engine.args.items() if name != "model"}
         return Planned(plan, plan, {**service.engine, **arguments}, plan.engine.env)
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """Weights of the hub come to every node ahead of its ranks, once, with progress; what is there stays."""
+        if Path(model.source).is_dir():
+            return
+        view.say(f"weights of {service.model} on every node")
+        wanted = want(service.model, str(model.engine.get("revision") or "") or None, None, self.known)
+        states = pull_nodes.run(api, wanted, False, lambda state: view.say(f"{state.node}: {state.line()}"))
+        failed = [state for state in states if state.error]
+        if failed:
+            raise CheckpointUnavailable(f"{failed[0].node} has no weights of {service.model}: {failed[0].error}")
+        revisions = {state.outcome["revision"] for state in states if state.outcome}
+        if len(revisions) == 1:
+            pins.remember(wanted.model, revisions.pop())
 
     def _plan(self, service: Service, cluster: ClusterSnapshot) -> Plan:
         if self.plan_file is None:
@@ -128,7 +146,7 @@ class Rehearsal:
     gpus: str | None = None
     model: str = ""
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:  # noqa: ARG002 - built on every host
         stand_in = models.resolve(self._stand_in(model), say)
         entry = entry_of(model, self.known)
         aliases = (entry.hf_id, entry.default_checkpoint) if entry else ()
@@ -142,6 +160,9 @@ class Rehearsal:
         cluster = start_local(say, nodes)
         _wait_for_nodes(cluster, len(nodes), say)
         return cluster
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """Nothing: the small model is built on each host."""
 
     def plan(self, service: Service, live: Live) -> Planned | None:
         if not live.is_emulated:

@@ -63,11 +63,17 @@ class Live:
 class Course(Protocol):
     """How a deployment is gone about: for real, or as a rehearsal."""
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
-        """What the engine is to load for a model's name. Raises `UnknownModel`."""
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:
+        """What the engine is to load for a model's name; `from_cache`: this machine's cache is the engine's.
+
+        Raises `UnknownModel`.
+        """
 
     def start_cluster(self, say: Callable[[str], None]) -> clusters.Cluster:
         """A cluster where none is addressed and none runs."""
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """See to it that every node has the weights. Raises `CheckpointUnavailable` naming the node that has not."""
 
     def plan(self, service: Service, live: Live) -> Planned | None:
         """Where ranks go; None for a cluster without GPUs. Raises `NoFeasiblePlan`, `StalePlan` or `ApplyFailed`."""
@@ -87,20 +93,30 @@ def deploy(
     """Bring a service up; what came of it and its `base_url`."""
     timeline = Timeline()
     # The model first: a name nobody knows must not start a cluster.
-    model = course.resolve(service.model, view.say)
+    course.resolve(service.model, view.say)
     timeline.mark("cluster", time.time())
     view.phase("cluster")
     cluster = clusters.find_cluster(target.address) or course.start_cluster(view.say)
     api = clusters.check_usable(cluster)
     nodes = api.nodes()
+    # An engine that may run elsewhere does not see this machine's cache.
+    from_cache = len({node.address for node in nodes}) <= 1
     planned = course.plan(service, look(api, service.name))
     front = fronts.ensure_front(target.host, target.port, target.front, clusters.address_for_replicas(nodes))
     placement = Placement(planned, selectors(planned.plan, nodes)) if planned else None
     on_gpus = any(node.num_gpus for node in nodes)
-    app = application_of(service, model, front.control_url, on_gpus, placement)
+
+    def application() -> tuple[models.Deployable, dict[str, Any]]:
+        model = course.resolve(service.model, view.say, from_cache)
+        return model, application_of(service, model, front.control_url, on_gpus, placement)
+
+    model, app = application()
     key = read_api_key(ensure_api_key()) if service.access.auth else None
     control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
     deployer = Deployer(api, control, public, view, timeline, _proxy(front))
+    if not deployer.is_unchanged(app):
+        course.fetch(service, model, api, view)
+        model, app = application()  # what has been fetched has an exact revision by now
     outcome = deployer.deploy(app, model.weights_bytes, timeout_s, wait)
     outcome.plan = planned.plan if planned else None
     return outcome, front.base_url
