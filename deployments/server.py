@@ -50,7 +50,8 @@ class MoEServer(LLMServer):
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
-        self._watch = Watch(_reachable_host(control_url), node_name(), vllm.__version__, self._give_up)
+        host, nodes = _reachable_host(control_url), plan.nodes if plan else {}
+        self._watch = Watch(host, node_name(), vllm.__version__, self._give_up, nodes)
         self._watch.start()
         try:
             config = LLMConfig(

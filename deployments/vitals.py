@@ -10,6 +10,7 @@ Every process of an engine, its core and each rank, tells once a second how it i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 SILENT_SERVING_S = 6.0
 SILENT_LOADING_S = 20.0
 STUCK_LOAD_S = 25.0
+# Ranks that wait for others which are still starting: importing an engine takes long from a slow disk.
+UNHEARD_S = 90.0
 # An engine that fails to load ends its processes and tells why: let it.
 CLOSED_LOADING_S = 5.0
 # A step of an engine takes milliseconds, of a large prefill a second or two.
@@ -57,6 +60,7 @@ class Limits:
     silent_loading_s: float = SILENT_LOADING_S
     closed_loading_s: float = CLOSED_LOADING_S
     stuck_load_s: float = STUCK_LOAD_S
+    unheard_s: float = UNHEARD_S
     stuck_step_s: float = STUCK_STEP_S
 
 
@@ -72,6 +76,8 @@ class Vitals:
     """All processes of one replica's engine."""
 
     limits: Limits = field(default_factory=Limits)
+    # The node of each rank, where a plan tells.
+    expected: Mapping[int, str] = field(default_factory=dict)
     loading: bool = True
     _members: dict[int, _Member] = field(default_factory=dict)
     _closed: list[_Member] = field(default_factory=list)
@@ -112,9 +118,22 @@ class Vitals:
         """Ranks wait for one another while they load: only when nobody does anything is something wrong."""
         ranks = [member for rank, member in self._members.items() if rank != CORE]
         idle = [now_s - member.active_s for member in ranks]
-        if not idle or min(idle) < self.limits.stuck_load_s:
+        limit_s = self.limits.unheard_s if set(self.expected) - set(self._members) else self.limits.stuck_load_s
+        if not idle or min(idle) < limit_s:
             return None
-        return f"no rank has computed or read anything for {min(idle):.0f} s while loading: {self._doings()}"
+        stuck = f"no rank has computed or read anything for {min(idle):.0f} s while loading: {self._doings()}"
+        return f"{stuck}{self._unheard()}"
+
+    def _unheard(self) -> str:
+        """Ranks that have not been heard of at all: their node does not reach this one, or did not start them."""
+        missing = sorted(set(self.expected) - set(self._members))
+        if not missing:
+            return ""
+        nodes = ", ".join(dict.fromkeys(self.expected[rank] for rank in missing))
+        return (
+            f"; never heard of: {_ranks(missing)} on {nodes} (a firewall between the nodes? They need all ports to one "
+            "another)"
+        )
 
     def _stuck_step(self) -> str | None:
         core = self._members.get(CORE)
@@ -130,7 +149,7 @@ class Vitals:
                 at.setdefault(member.beat.doing, []).append(member.beat)
         groups = sorted(at.items(), key=lambda each: (len(each[1]), each[1][0].rank))
         shown = [
-            f"{beats[0].who if len(beats) == 1 else 'ranks ' + ', '.join(str(beat.rank) for beat in beats)} in {doing}"
+            f"{beats[0].who if len(beats) == 1 else _ranks([beat.rank for beat in beats])} in {doing}"
             for doing, beats in groups[:4]
         ]
         return "; ".join(shown)
@@ -139,6 +158,10 @@ class Vitals:
     def _first_cause(closed: list[Beat]) -> Beat:
         """Of processes that died together, a rank before the core, which ends because of it."""
         return next((beat for beat in closed if beat.rank != CORE), closed[0])
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    return f"rank {numbers[0]}" if len(numbers) == 1 else f"ranks {', '.join(map(str, numbers))}"
 
 
 def _is_active(before: Beat, now: Beat) -> bool:

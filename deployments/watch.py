@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 from pydantic import ValidationError
@@ -32,11 +32,18 @@ LIMITS_ENV = "ORCHESTRATOR_LIMITS"
 class Watch:
     """Listens on `host` for the pulses of one replica's engine, in a thread of its own: starting an engine blocks."""
 
-    def __init__(self, host: str, node: str, engine_version: str, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        node: str,
+        engine_version: str,
+        give_up: Callable[[str], None],
+        expected: Mapping[int, str] | None = None,
+    ) -> None:
         self._host, self._give_up = host, give_up
         self._facts = {"node": node, "vllm": engine_version}
         self._secret = secrets.token_hex(16)
-        self._vitals = Vitals(limits_from(os.environ.get(LIMITS_ENV)))
+        self._vitals = Vitals(limits_from(os.environ.get(LIMITS_ENV)), expected or {})
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ready = threading.Event()

@@ -12,7 +12,7 @@ from orchestrator.deploy import preflight
 from orchestrator.deploy.clock import Clock
 from orchestrator.deploy.diff import Change, differences
 from orchestrator.deploy.front import FrontControl
-from orchestrator.deploy.placing import waits_for
+from orchestrator.deploy.placing import check_seats, waits_for
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi, RayNode
 from orchestrator.deploy.remove import wait_until_gone
@@ -90,6 +90,7 @@ class Deployer:
                 changes = list(differences(comparable(before), comparable(app))) if before else []
                 if self._serves_already(app, details):
                     return Outcome(name, "unchanged")
+                check_seats(app, details)
                 self._preflight(app, before, weights_bytes)
                 told = self.control.events(name, after=0)
                 # From here on: Serve may take a configuration whose answer never reaches us.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.deploy.ray_api import RayNode
-from orchestrator.errors import StalePlan
+from orchestrator.errors import SeatTaken, StalePlan
 from orchestrator.plan import Plan
 
 HOST_LABEL = "orchestrator/host"
@@ -79,6 +79,17 @@ def gpus_held(details: Mapping[str, Any], name: str) -> tuple[dict[str, set[int]
         for rank in plan.get("ranks", ()):
             held.setdefault(rank["node"], set()).add(rank["gpu_index"])
     return others, own
+
+
+def check_seats(app: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Raise `SeatTaken` where another deployment holds a GPU that the application's plan gives to a rank."""
+    others, _ = gpus_held(details, str(app["name"]))
+    for rank in (app["args"].get("plan") or {}).get("ranks", ()):
+        if rank["gpu_index"] in others.get(rank["node"], ()):
+            raise SeatTaken(
+                f"another deployment has taken GPU {rank['gpu_index']} of {rank['node']}, planned for rank "
+                f"{rank['rank']} of {app['name']}; deploy again"
+            )
 
 
 def rank_rows(args: Mapping[str, Any], announced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

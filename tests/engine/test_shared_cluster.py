@@ -42,6 +42,19 @@ def test_replicas_and_models_share_a_cluster_and_what_does_not_fit_is_refused_be
     apart.json("down")
 
 
+def test_of_two_deployments_at_once_each_gets_gpus_of_its_own(apart: Cli) -> None:
+    """The first to be put has what it planned; the other plans again."""
+    words = ("--emulate", "--gpus", "1+1xH100", "--tensor-parallel-size", "1", "--port", str(apart.port))
+    apart.deploy(MODEL, *words[:-2])  # the cluster and the front are there
+    apart.json("delete", MODEL)
+    both = [apart.start("deploy", model, *words) for model in (MODEL, "smol-moe")]
+    for process in both:
+        _, said = process.communicate(timeout=500)
+        assert process.returncode == 0, said
+    assert sorted([*_seats(apart, MODEL), *_seats(apart, "smol-moe")]) == [("node-0", 0), ("node-1", 0)]
+    apart.json("down")
+
+
 def test_on_uneven_nodes_every_tensor_group_that_can_keeps_to_a_node(apart: Cli) -> None:
     """6 + 6 + 4 GPUs, TP 4 × PP 4: left to itself, vLLM hands out ranks in the order of the nodes' ids."""
     degrees = ("--tensor-parallel-size", "4", "--pipeline-parallel-size", "4")

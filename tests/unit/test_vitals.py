@@ -105,6 +105,15 @@ def test_a_load_in_which_nobody_does_anything_is_stuck() -> None:
     assert heard(20.0, True, cpu_s=1.0).trouble(20.0) is None
 
 
+def test_ranks_that_were_never_heard_of_are_named_with_their_node_when_a_load_is_stuck() -> None:
+    vitals = heard(100.0, True, cpu_s=1.0)
+    vitals.expected = {**dict.fromkeys(range(4), "node-0"), 4: "node-2", 5: "node-2"}
+    assert "; never heard of: ranks 4, 5 on node-2 (a firewall between the nodes?" in str(vitals.trouble(100.0))
+    still_starting = heard(80.0, True, cpu_s=1.0)
+    still_starting.expected = vitals.expected
+    assert still_starting.trouble(80.0) is None
+
+
 @pytest.mark.parametrize("sign", ["cpu_s", "memory_bytes", "read_bytes"])
 def test_ranks_may_wait_for_one_that_computes_grows_or_reads(sign: str) -> None:
     vitals = heard(40.0, True, cpu_s=1.0)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.deploy.placing import Planned, gpus_held, rank_order, rank_rows, selectors, waits_for
+from orchestrator.deploy.placing import Planned, check_seats, gpus_held, rank_order, rank_rows, selectors, waits_for
 from orchestrator.deploy.ray_api import RayNode
 from orchestrator.deploy.render import Placement, Rendering, render_application
 from orchestrator.deploy.serve_config import comparable
 from orchestrator.deploy.service import make_service
-from orchestrator.errors import StalePlan
+from orchestrator.errors import SeatTaken, StalePlan
 from orchestrator.plan import Parallelism, Plan
 from tests.unit.plan.helpers import plan, rank
 
@@ -89,6 +89,14 @@ def test_gpus_of_other_deployments_are_held_and_ones_own_are_apart() -> None:
     others, own = gpus_held(details, "mine")
     assert others == own == {"a": {0, 1, 2, 3}}
     assert gpus_held({"applications": {}}, "mine") == ({}, {})
+
+
+def test_a_seat_that_another_deployment_took_meanwhile_is_named() -> None:
+    mine = application(plan())
+    theirs = {"theirs": {"deployed_app_config": application(plan(ranks=(rank(2),)))}}
+    check_seats(mine, {"applications": {mine["name"]: {"deployed_app_config": mine}}})
+    with pytest.raises(SeatTaken, match=r"^another deployment has taken GPU 2 of a, planned for rank 2 of m; deploy"):
+        check_seats(mine, {"applications": theirs})
 
 
 def test_rank_rows_show_what_stands_in_and_what_was_measured() -> None:
