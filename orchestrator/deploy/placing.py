@@ -74,7 +74,8 @@ def gpus_held(details: Mapping[str, Any], name: str) -> tuple[dict[str, set[int]
     others: dict[str, set[int]] = {}
     own: dict[str, set[int]] = {}
     for app_name, app in details.get("applications", {}).items():
-        plan = ((app.get("deployed_app_config") or {}).get("args") or {}).get("plan") or {}
+        args = (app.get("deployed_app_config") or {}).get("args")
+        plan = (args.get("plan") if isinstance(args, Mapping) else None) or {}  # a stranger's args are anything
         held = own if app_name == name else others
         for rank in plan.get("ranks", ()):
             held.setdefault(rank["node"], set()).add(rank["gpu_index"])
