@@ -21,6 +21,8 @@ SILENT_LOADING_S = 20.0
 STUCK_LOAD_S = 25.0
 # Ranks that wait for others which are still starting: importing an engine takes long from a slow disk.
 UNHEARD_S = 90.0
+# A core whose ranks do not even begin: Ray starts their processes, and each imports the engine.
+NOT_BEGUN_S = 180.0
 # An engine that fails to load ends its processes and tells why: let it.
 CLOSED_LOADING_S = 5.0
 # A step of an engine takes milliseconds, of a large prefill a second or two.
@@ -61,6 +63,7 @@ class Limits:
     closed_loading_s: float = CLOSED_LOADING_S
     stuck_load_s: float = STUCK_LOAD_S
     unheard_s: float = UNHEARD_S
+    not_begun_s: float = NOT_BEGUN_S
     stuck_step_s: float = STUCK_STEP_S
 
 
@@ -79,11 +82,13 @@ class Vitals:
     # The node of each rank, where a plan tells.
     expected: Mapping[int, str] = field(default_factory=dict)
     loading: bool = True
+    _begun_s: float | None = None
     _members: dict[int, _Member] = field(default_factory=dict)
     _closed: list[_Member] = field(default_factory=list)
 
     def hear(self, beat: Beat, now_s: float) -> None:
         """A beat came in."""
+        self._begun_s = now_s if self._begun_s is None else self._begun_s
         known = self._members.get(beat.rank)
         active = known is None or _is_active(known.beat, beat)
         self._members[beat.rank] = _Member(beat, now_s, now_s if active or known is None else known.active_s)
@@ -117,6 +122,9 @@ class Vitals:
     def _stuck_load(self, now_s: float) -> str | None:
         """Ranks wait for one another while they load: only when nobody does anything is something wrong."""
         ranks = [member for rank, member in self._members.items() if rank != CORE]
+        waited_s = 0.0 if self._begun_s is None else now_s - self._begun_s
+        if not ranks and self.expected and waited_s > self.limits.not_begun_s:
+            return f"no rank has begun within {waited_s:.0f} s{self._unheard()}"
         idle = [now_s - member.active_s for member in ranks]
         limit_s = self.limits.unheard_s if set(self.expected) - set(self._members) else self.limits.stuck_load_s
         if not idle or min(idle) < limit_s:

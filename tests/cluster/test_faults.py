@@ -29,7 +29,8 @@ def test_a_firewall_between_the_nodes_is_told_by_the_ranks_behind_it(tmp_path_fa
         head, worker = operator.cluster.hosts
         head.block_new(_ANY_PORTS)
         line = _refused(operator)
-        assert f"never heard of: ranks 2, 3 on {worker.address} (a firewall between the nodes?" in line
+        assert "never heard of: rank" in line
+        assert f"{worker.address} (a firewall between the nodes?" in line
 
 
 def test_too_little_shared_memory_is_told_by_the_rank_that_lacks_it(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -114,6 +114,15 @@ def test_ranks_that_were_never_heard_of_are_named_with_their_node_when_a_load_is
     assert still_starting.trouble(80.0) is None
 
 
+def test_a_core_whose_ranks_never_begin_is_told_with_where_they_were_to_be() -> None:
+    vitals = Vitals(expected={0: "node-0", 1: "node-1"})
+    for second in range(0, 200):
+        vitals.hear(beat(CORE, float(second)), float(second))
+    assert vitals.trouble(170.0) is None
+    told = "no rank has begun within 190 s; never heard of: ranks 0, 1 on node-0, node-1 (a firewall"
+    assert str(vitals.trouble(190.0)).startswith(told)
+
+
 @pytest.mark.parametrize("sign", ["cpu_s", "memory_bytes", "read_bytes"])
 def test_ranks_may_wait_for_one_that_computes_grows_or_reads(sign: str) -> None:
     vitals = heard(40.0, True, cpu_s=1.0)
