@@ -4,7 +4,7 @@ Every process of an engine, its core and each rank, tells once a second how it i
 
     closed        the process ended: its kernel closed the connection
     silent        nothing was heard for a while: stopped, its node lost, or the network between
-    stuck step    the core began a step and does not end it: a rank hangs in it
+    stuck step    the core began a step and does not end it while no rank computes, or for very long
     stuck load    while loading, no process computes, grows or reads any more
 """
 
@@ -25,10 +25,15 @@ UNHEARD_S = 90.0
 NOT_BEGUN_S = 180.0
 # An engine that fails to load ends its processes and tells why: let it.
 CLOSED_LOADING_S = 5.0
-# A step of an engine takes milliseconds, of a large prefill a second or two.
+# A step of an engine takes milliseconds, of a large prefill a second or two. One that takes longer is stuck if no rank
+# computes meanwhile; if one does, a kernel may be compiling, or CPUs stand in for GPUs, and it gets long.
 STUCK_STEP_S = 8.0
-# What counts as doing something: computing this much, or any change of memory or bytes read.
+ENDLESS_STEP_S = 120.0
+# What counts as doing something from one beat to the next. Telling a beat costs a little of each itself: it reads
+# a few KiB of /proc.
 ACTIVE_CPU_S = 0.05
+ACTIVE_MEMORY_BYTES = 1024**2
+ACTIVE_READ_BYTES = 64 * 1024
 
 CORE = -1
 
@@ -65,6 +70,7 @@ class Limits:
     unheard_s: float = UNHEARD_S
     not_begun_s: float = NOT_BEGUN_S
     stuck_step_s: float = STUCK_STEP_S
+    endless_step_s: float = ENDLESS_STEP_S
 
 
 @dataclass
@@ -117,7 +123,7 @@ class Vitals:
                 f"{longest.beat.who} has given no sign of life for {now_s - longest.heard_s:.0f} s "
                 f"(stopped, its node lost, or the network between){others}"
             )
-        return self._stuck_load(now_s) if self.loading else self._stuck_step()
+        return self._stuck_load(now_s) if self.loading else self._stuck_step(now_s)
 
     def _stuck_load(self, now_s: float) -> str | None:
         """Ranks wait for one another while they load: only when nobody does anything is something wrong."""
@@ -143,9 +149,13 @@ class Vitals:
             "another)"
         )
 
-    def _stuck_step(self) -> str | None:
+    def _stuck_step(self, now_s: float) -> str | None:
         core = self._members.get(CORE)
-        if core is None or core.beat.step_s is None or core.beat.step_s < self.limits.stuck_step_s:
+        if core is None or core.beat.step_s is None:
+            return None
+        idle_s = min((now_s - member.active_s for rank, member in self._members.items() if rank != CORE), default=0.0)
+        nobody_computes = idle_s > self.limits.stuck_step_s
+        if core.beat.step_s < (self.limits.stuck_step_s if nobody_computes else self.limits.endless_step_s):
             return None
         return f"a step of the engine has not ended for {core.beat.step_s:.0f} s: {self._doings()}"
 
@@ -175,6 +185,6 @@ def _ranks(numbers: Sequence[int]) -> str:
 def _is_active(before: Beat, now: Beat) -> bool:
     return (
         now.cpu_s - before.cpu_s > ACTIVE_CPU_S
-        or now.memory_bytes != before.memory_bytes
-        or now.read_bytes != before.read_bytes
+        or abs(now.memory_bytes - before.memory_bytes) > ACTIVE_MEMORY_BYTES
+        or now.read_bytes - before.read_bytes > ACTIVE_READ_BYTES
     )

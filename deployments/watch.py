@@ -25,7 +25,7 @@ LOOK_S = 0.5
 MAX_LINE_BYTES = 4096
 # A process that dies is heard of at once, others that die with it a moment later: wait to see who was first.
 SETTLE_S = 0.5
-# `ORCHESTRATOR_LIMITS={"stuck_step_s": 60}` in a service's `env` bears with slower steps.
+# `ORCHESTRATOR_LIMITS={"endless_step_s": 300}` in a service's `env` bears with slower steps.
 LIMITS_ENV = "ORCHESTRATOR_LIMITS"
 
 
@@ -104,7 +104,7 @@ def limits_from(text: str | None) -> Limits:
         given = {name: float(value) for name, value in json.loads(text).items()}
         return Limits(**given)
     except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{LIMITS_ENV} is {text!r}; it must be an object such as {{'stuck_step_s': 60}}") from error
+        raise ValueError(f"{LIMITS_ENV} is {text!r}; it must be an object such as {{'endless_step_s': 300}}") from error
 
 
 def end_this_process() -> None:

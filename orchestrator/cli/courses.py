@@ -14,7 +14,7 @@ from orchestrator.cli.planning import Asked, entry_of, plan_of, snapshot_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.demo import stand_in_for
-from orchestrator.deploy import models, pull_nodes
+from orchestrator.deploy import local_ray, models, pull_nodes
 from orchestrator.deploy.apply import View
 from orchestrator.deploy.cluster import Cluster, start_local
 from orchestrator.deploy.local_ray import EmulatedNode
@@ -93,7 +93,8 @@ class Serving:
 
 
 def _asked(service: Service) -> Asked:
-    return Asked(_plannable(service.model), service.engine, service.replicas, service.env)
+    defaults = models.DEMOS[service.model].engine if service.model in models.DEMOS else {}
+    return Asked(_plannable(service.model), {**defaults, **service.engine}, service.replicas, service.env)
 
 
 def _plannable(model: str) -> str:
@@ -158,7 +159,12 @@ class Rehearsal:
             for node in parse_gpus(self.gpus or self._usual_gpus(), self.known.gpus).nodes
         ]
         cluster = start_local(say, nodes)
-        _wait_for_nodes(cluster, len(nodes), say)
+        try:
+            _wait_for_nodes(cluster, len(nodes), say)
+        except BaseException:
+            if cluster.is_new:
+                local_ray.stop()
+            raise
         return cluster
 
     def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
@@ -213,21 +219,13 @@ def _wait_for_nodes(cluster: Cluster, count: int, say: Callable[[str], None], ti
 
 def _check_memory(plan: Plan, live: Live) -> None:
     """Refuse a rehearsal that the machines' memory cannot hold; raises `ApplyFailed` with what is needed and there."""
-    machines = {row["node_id"]: row["node_ip"] for row in live.states if row["state"] == "ALIVE"}
-    names = {_node_name(row): row["node_ip"] for row in live.states if row["state"] == "ALIVE"}
-    free = {
-        machines[row["raylet"]["nodeId"]]: int(row["mem"][1])
-        for row in live.agents
-        if row.get("mem") and row.get("raylet", {}).get("nodeId") in machines
-    }
-    for machine, ranks in Counter(names[rank.node] for rank in plan.ranks).items():
-        needed = ranks * _RANK_BYTES + _ENGINE_BYTES
-        if machine in free and free[machine] < needed:
+    machines = {node.name: node for node in live.nodes}
+    ranks = Counter(machines[rank.node].address for rank in plan.ranks)
+    for node in live.nodes:
+        needed = ranks[node.address] * _RANK_BYTES + _ENGINE_BYTES
+        if node.memory_available_bytes is not None and ranks[node.address] and node.memory_available_bytes < needed:
             raise ApplyFailed(
-                f"too little memory to rehearse {ranks} ranks on {machine}: about {format_bytes(needed)} are needed, "
-                f"{format_bytes(free[machine])} are free; rehearse on fewer GPUs (--gpus), or free some"
+                f"too little memory to rehearse {ranks[node.address]} ranks on {node.address}: about "
+                f"{format_bytes(needed)} are needed, {format_bytes(node.memory_available_bytes)} are free; rehearse on "
+                "fewer GPUs (--gpus), or free some"
             )
-
-
-def _node_name(row: dict[str, Any]) -> str:
-    return str((row.get("labels") or {}).get("orchestrator/host") or row["node_ip"])

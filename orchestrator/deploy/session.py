@@ -12,9 +12,9 @@ from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
 from orchestrator.deploy import local_ray, models
 from orchestrator.deploy.apply import Deployer, Outcome, View
-from orchestrator.deploy.placing import EMULATED_LABEL, Planned, gpus_held, selectors
+from orchestrator.deploy.placing import Planned, gpus_held, selectors
 from orchestrator.deploy.public_api import PublicApi
-from orchestrator.deploy.ray_api import RayApi, RayNode
+from orchestrator.deploy.ray_api import RayApi, RayNode, nodes_of
 from orchestrator.deploy.remove import remove
 from orchestrator.deploy.render import Placement, Rendering, render_application, render_ingress
 from orchestrator.deploy.serve_config import ServeProxy
@@ -40,9 +40,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Live:
-    """A cluster as it is now, for planning: the dashboard's rows of its nodes, and GPUs that deployed plans hold."""
+    """A cluster as it is now, for planning: its nodes, also as the dashboard's rows, and GPUs that plans hold."""
 
     url: str
+    nodes: list[RayNode]
     agents: list[dict[str, Any]]
     states: list[dict[str, Any]]
     held_by_others: dict[str, set[int]]
@@ -50,17 +51,12 @@ class Live:
 
     @property
     def has_gpus(self) -> bool:
-        return any(row["resources_total"].get("GPU") for row in self._alive)
+        return any(node.num_gpus for node in self.nodes)
 
     @property
     def is_emulated(self) -> bool:
         """Whether its GPUs are CPUs."""
-        with_gpus = [row for row in self._alive if row["resources_total"].get("GPU")]
-        return bool(with_gpus) and all((row.get("labels") or {}).get(EMULATED_LABEL) == "true" for row in with_gpus)
-
-    @property
-    def _alive(self) -> list[dict[str, Any]]:
-        return [row for row in self.states if row["state"] == "ALIVE"]
+        return self.has_gpus and all(node.is_emulated for node in self.nodes if node.num_gpus)
 
 
 class Course(Protocol):
@@ -137,6 +133,7 @@ def _prepare(service: Service, target: Target, course: Course, view: View) -> tu
         cluster = clusters.find_cluster(target.address)
         if cluster is None:
             cluster = course.start_cluster(view.say)
+        if cluster.is_new:
             undo.callback(local_ray.stop)
         api = clusters.check_usable(cluster)
         nodes = api.nodes()
@@ -168,7 +165,8 @@ def _apply(
 def look(api: RayApi, name: str = "") -> Live:
     """The cluster as it is now; what the deployment `name` holds counts as its own."""
     others, own = gpus_held(api.serve_details(), name)
-    return Live(api.url, *api.node_rows(), others, own)
+    agents, states = api.node_rows()
+    return Live(api.url, nodes_of(agents, states), agents, states, others, own)
 
 
 def _proxy(front: fronts.FrontRecord) -> ServeProxy | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
+from orchestrator.cluster.labels import EMULATED
 from orchestrator.demo import stand_in_for
 from orchestrator.plan import Plan, PlannedNode
 from orchestrator.render import node_setup, sections
@@ -99,5 +100,5 @@ export RAY_enable_autoscaler_v2=0
 # A host that is gone is waited for a year (seconds); Ray gives up after 15 minutes, and then for good.
 export AUTOSCALER_NODE_START_WAIT_S=31536000
 """
-    labels = {"orchestrator/emulated": "true"} if target.rehearsal else {}
+    labels = {EMULATED: "true"} if target.rehearsal else {}
     return sections.start(autoscaler, emulated, store, labels, tries=3)

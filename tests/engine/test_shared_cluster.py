@@ -37,7 +37,8 @@ def test_replicas_and_models_share_a_cluster_and_what_does_not_fit_is_refused_be
     line = apart.refused(
         "deploy", MODEL, "--name", "third", "--emulate", "--tensor-parallel-size", "2", "--port", str(apart.port)
     )
-    assert "1 free" in line or "GPU" in line
+    assert "no layout of" in line
+    assert "1 of H100" in line, "one GPU of four is left"
     assert {row["name"] for row in apart.json("status")["models"]} == {MODEL, "smol-moe"}
     apart.json("down")
 

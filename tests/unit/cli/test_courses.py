@@ -13,7 +13,7 @@ from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.planning import Asked, plan_of, snapshot_of
 from orchestrator.deploy import models, pull_nodes
 from orchestrator.deploy.pull_nodes import NodeState
-from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.ray_api import RayApi, nodes_of
 from orchestrator.deploy.service import make_service
 from orchestrator.deploy.session import Live
 from orchestrator.errors import ApplyFailed, CheckpointUnavailable, ConfigError, NoFeasiblePlan, StalePlan, UnknownModel
@@ -45,7 +45,7 @@ def live(
         for index, count in enumerate(gpus)
     ]
     agents = [{"raylet": {"nodeId": row["node_id"]}, "mem": [2 * free_bytes, free_bytes]} for row in rows]
-    return Live("http://ray", agents, rows, others or {}, {})
+    return Live("http://ray", nodes_of(agents, rows), agents, rows, others or {}, {})
 
 
 @pytest.fixture(autouse=True)
