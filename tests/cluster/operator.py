@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,15 +15,12 @@ from typing import Any
 
 from openai import OpenAI
 
-from orchestrator import demo
-from orchestrator.store.home import subfolder
 from orchestrator.units import GIB
 from tests.cluster.hosts import running_hosts
 from tests.cluster.laptop import Laptop
 from tests.cluster.ray_cluster import RayCluster
-from tests.cluster.variant import cluster_file
+from tests.cluster.variant import bring_stand_in, cluster_file
 
-STAND_IN = "kimi-k2-mini"
 JOIN_S = 180
 
 
@@ -97,13 +92,10 @@ class Operator:
 @contextmanager
 def operating(size: Size, folder: Path, shared_memory_bytes: int = 4 * GIB) -> Iterator[Operator]:
     """A cluster that one plain `ray up` has made, and an operator outside of it; all taken down in the end."""
-    stand_in = demo.ensure(STAND_IN, subfolder("cache"), progress=lambda line: print(line, file=sys.__stderr__))
     laptop = Laptop(folder / "laptop")
     laptop.make_token()
     with running_hosts(folder, 2, laptop.public_key, shared_memory_bytes) as hosts:
-        for host in hosts:  # they have no way to a package index
-            shutil.copytree(stand_in, host.home / ".orchestrator/cache" / stand_in.name)
-            os.chmod(host.home / ".orchestrator", 0o700)  # noqa: PTH101
+        bring_stand_in(hosts)
         file = laptop.folder / "kimi.yaml"
         head, worker = hosts
         file.write_text(cluster_file((head.address, worker.address), laptop.key, size.num_gpus, size.gpu_type))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator import demo
 from orchestrator.cli.planning import plan_for
 from orchestrator.cluster.spec import parse_gpus
 from orchestrator.render.ray_cluster import render_ray_cluster
 from orchestrator.render.target import Target
+from orchestrator.store.home import subfolder
+from tests.cluster.host import Host
 
 SHIPPED = "kimi-16xh100"
 _GPUS = 8
+_STAND_IN = "kimi-k2-mini"
 
 
 def cluster_file(addresses: tuple[str, str], key: Path, num_gpus: int = _GPUS, gpu_type: str = "H100") -> str:
@@ -31,3 +38,11 @@ def cluster_file(addresses: tuple[str, str], key: Path, num_gpus: int = _GPUS, g
         assert text.count(shipped) == times, (shipped, text)
         text = text.replace(shipped, ours)
     return text
+
+
+def bring_stand_in(hosts: Sequence[Host]) -> None:
+    """The small model on every host's disk, made already: they have no way to the index whose tokenizer it has."""
+    made = demo.ensure(_STAND_IN, subfolder("cache"), progress=lambda line: print(line, file=sys.__stderr__))
+    for host in hosts:
+        shutil.copytree(made, host.home / ".orchestrator/cache" / made.name)
+        (host.home / ".orchestrator").chmod(0o700)
