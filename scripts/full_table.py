@@ -22,8 +22,8 @@ _HEAD = """\
 What `scripts/test` leaves to `scripts/test --full`, as that run last saw it: {date}, {cores} cores, {gib:.0f} GiB of \
 memory, no GPU. Written by `python -m scripts.full_table`; seconds include the set-up that a test is the first to need.
 
-| test | outcome | seconds |
-|---|---|---:|
+| test | outcome | seconds | shown |
+|---|---|---:|---|
 """
 
 
@@ -35,11 +35,12 @@ class Case:
     name: str
     outcome: str
     seconds: float
+    shown: str = ""
 
     @property
     def row(self) -> str:
         rule = self.name.removeprefix("test_").replace("_", " ")
-        return f"| `{self.file}` {rule} | {self.outcome} | {self.seconds:.0f} |"
+        return f"| `{self.file}` {rule} | {self.outcome} | {self.seconds:.0f} | {self.shown} |"
 
 
 def cases(report: Path) -> Iterator[Case]:
@@ -47,7 +48,9 @@ def cases(report: Path) -> Iterator[Case]:
     for case in ElementTree.parse(report).getroot().iter("testcase"):  # noqa: S314 - our own file
         outcomes = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
         file = case.attrib["classname"].replace(".", "/") + ".py"
-        yield Case(file, case.attrib["name"], outcomes[0] if outcomes else "passed", float(case.attrib["time"]))
+        shown = [each.attrib["value"] for each in case.iter("property") if each.attrib["name"] == "shown"]
+        outcome = outcomes[0] if outcomes else "passed"
+        yield Case(file, case.attrib["name"], outcome, float(case.attrib["time"]), "; ".join(shown))
 
 
 def table(found: Sequence[Case], now: datetime) -> str:
