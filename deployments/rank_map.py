@@ -39,6 +39,11 @@ class RankPlan:
     plan: dict[str, Any]
     contents: dict[str, Any] | None
 
+    @property
+    def nodes(self) -> dict[int, str]:
+        """The node of each rank of the replica."""
+        return {rank["rank"]: rank["node"] for rank in self.plan["ranks"] if rank["replica"] == self.replica}
+
     def compare(self, reported: Sequence[ReportedRank]) -> Comparison:
         """Hold the replica's ranks against it."""
         # Through JSON, as a file would come: tuples are lists by now.

@@ -52,9 +52,15 @@ class MoEServer(LLMServer):
         context = serve.get_replica_context()
         self._report = Report(control_url, context.app_name, context.replica_id.unique_id)
         self._report.to_environment()
-        self._watch = Watch(_reachable_host(control_url), node_name(), vllm.__version__, self._give_up)
-        self._watch.start()
         try:
+            self._watch = Watch(
+                _reachable_host(control_url),
+                node_name(),
+                vllm.__version__,
+                self._give_up,
+                plan.nodes if plan else {},
+            )
+            self._watch.start()
             config = LLMConfig(
                 **llm_config,
                 callback_config={"callback_class": NoSeparateDownload},
@@ -65,7 +71,8 @@ class MoEServer(LLMServer):
             ranks = await self._check_ranks(plan) if plan else ()
             await self._open(config, aliases, control_url, auth, ranks)
         except BaseException as error:
-            self._watch.end()
+            if (watch := getattr(self, "_watch", None)) is not None:
+                watch.end()
             self._report.tell("failed", cause=cause_of(error))
             raise
         self._watch.serving()

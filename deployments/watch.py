@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 from pydantic import ValidationError
@@ -25,18 +25,25 @@ LOOK_S = 0.5
 MAX_LINE_BYTES = 4096
 # A process that dies is heard of at once, others that die with it a moment later: wait to see who was first.
 SETTLE_S = 0.5
-# `ORCHESTRATOR_LIMITS={"stuck_step_s": 60}` in a service's `env` bears with slower steps.
+# `ORCHESTRATOR_LIMITS={"endless_step_s": 300}` in a service's `env` bears with slower steps.
 LIMITS_ENV = "ORCHESTRATOR_LIMITS"
 
 
 class Watch:
     """Listens on `host` for the pulses of one replica's engine, in a thread of its own: starting an engine blocks."""
 
-    def __init__(self, host: str, node: str, engine_version: str, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        node: str,
+        engine_version: str,
+        give_up: Callable[[str], None],
+        expected: Mapping[int, str] | None = None,
+    ) -> None:
         self._host, self._give_up = host, give_up
         self._facts = {"node": node, "vllm": engine_version}
         self._secret = secrets.token_hex(16)
-        self._vitals = Vitals(limits_from(os.environ.get(LIMITS_ENV)))
+        self._vitals = Vitals(limits_from(os.environ.get(LIMITS_ENV)), expected or {})
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ready = threading.Event()
@@ -97,7 +104,7 @@ def limits_from(text: str | None) -> Limits:
         given = {name: float(value) for name, value in json.loads(text).items()}
         return Limits(**given)
     except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{LIMITS_ENV} is {text!r}; it must be an object such as {{'stuck_step_s': 60}}") from error
+        raise ValueError(f"{LIMITS_ENV} is {text!r}; it must be an object such as {{'endless_step_s': 300}}") from error
 
 
 def end_this_process() -> None:

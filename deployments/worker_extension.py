@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from deployments.loaded_weights import loaded_bytes
+from orchestrator.cluster import labels
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -57,5 +58,4 @@ def node_name(otherwise: str = "") -> str:
 
     if not ray.is_initialized():
         return otherwise
-    context = ray.get_runtime_context()
-    return str(context.get_node_labels().get("orchestrator/host") or ray.util.get_node_ip_address())
+    return labels.node_name(ray.get_runtime_context().get_node_labels(), str(ray.util.get_node_ip_address()))

@@ -42,6 +42,10 @@ class StalePlan(OrchestratorError):
     """A plan made for a cluster that has changed since; the text names the difference."""
 
 
+class SeatTaken(StalePlan):
+    """A GPU of a plan that another deployment took while the plan was being made; planning again will do."""
+
+
 class ApplyFailed(OrchestratorError):
     """A deployment that did not come up; the text gives the engine's own cause."""
 

@@ -13,17 +13,22 @@ from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.planning import Asked, entry_of, plan_of, snapshot_of
 from orchestrator.cluster.snapshot import ClusterSnapshot
 from orchestrator.cluster.spec import parse_gpus
-from orchestrator.deploy import models
+from orchestrator.demo import stand_in_for
+from orchestrator.deploy import local_ray, models, pull_nodes
+from orchestrator.deploy.apply import View
 from orchestrator.deploy.cluster import Cluster, start_local
 from orchestrator.deploy.local_ray import EmulatedNode
 from orchestrator.deploy.placing import Planned
+from orchestrator.deploy.ray_api import RayApi
 from orchestrator.deploy.render import ON_CPU
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.session import Live
-from orchestrator.errors import ApplyFailed, ClusterUnavailable, ConfigError, UnknownModel
+from orchestrator.errors import ApplyFailed, CheckpointUnavailable, ClusterUnavailable, ConfigError
 from orchestrator.plan import Plan, PlannedCluster, load_plan
 from orchestrator.probes.hugging_face import find_model
 from orchestrator.units import GIB, MIB, format_bytes
+from orchestrator.weights import pins
+from orchestrator.weights.wanted import want
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Serving:
     known: Catalog
     plan_file: Path | None = None
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
-        return models.resolve(model, say, self.known)
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:
+        return models.resolve(model, say, self.known, from_cache=from_cache)
 
     def start_cluster(self, say: Callable[[str], None]) -> Cluster:
         return start_local(say)
@@ -51,6 +56,20 @@ class Serving:
         plan = self._plan(service, snapshot_of(live, self.known.gpus))
         arguments = {name: value for name, value in plan.engine.args.items() if name != "model"}
         return Planned(plan, plan, {**service.engine, **arguments}, plan.engine.env)
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """Weights of the hub come to every node ahead of its ranks, once, with progress; what is there stays."""
+        if Path(model.source).is_dir():
+            return
+        view.say(f"weights of {service.model} on every node")
+        wanted = want(service.model, str(model.engine.get("revision") or "") or None, None, self.known)
+        states = pull_nodes.run(api, wanted, False, lambda state: view.say(f"{state.node}: {state.line()}"))
+        failed = [state for state in states if state.error]
+        if failed:
+            raise CheckpointUnavailable(f"{failed[0].node} has no weights of {service.model}: {failed[0].error}")
+        revisions = {state.outcome["revision"] for state in states if state.outcome}
+        if len(revisions) == 1:
+            pins.remember(wanted.model, revisions.pop())
 
     def _plan(self, service: Service, cluster: ClusterSnapshot) -> Plan:
         if self.plan_file is None:
@@ -74,7 +93,8 @@ class Serving:
 
 
 def _asked(service: Service) -> Asked:
-    return Asked(_plannable(service.model), service.engine, service.replicas, service.env)
+    defaults = models.DEMOS[service.model].engine if service.model in models.DEMOS else {}
+    return Asked(_plannable(service.model), {**defaults, **service.engine}, service.replicas, service.env)
 
 
 def _plannable(model: str) -> str:
@@ -95,8 +115,6 @@ def _check_same(service: Service, plan: Plan, known: Catalog) -> None:
 
 # --- rehearsals ----------------------------------------------------------------------------------------
 
-# The small model that stands in for all of an architecture: built here, so that no weights need be fetched.
-_STAND_INS = {"DeepseekV3ForCausalLM": "kimi-k2-mini", "MixtralForCausalLM": "smol-moe"}
 # What an engine on CPUs is told in place of the real one's arguments about memory.
 _SMALL = {
     "max_model_len": 2048,
@@ -129,7 +147,7 @@ class Rehearsal:
     gpus: str | None = None
     model: str = ""
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:  # noqa: ARG002 - built on every host
         stand_in = models.resolve(self._stand_in(model), say)
         entry = entry_of(model, self.known)
         aliases = (entry.hf_id, entry.default_checkpoint) if entry else ()
@@ -141,8 +159,16 @@ class Rehearsal:
             for node in parse_gpus(self.gpus or self._usual_gpus(), self.known.gpus).nodes
         ]
         cluster = start_local(say, nodes)
-        _wait_for_nodes(cluster, len(nodes), say)
+        try:
+            _wait_for_nodes(cluster, len(nodes), say)
+        except BaseException:
+            if cluster.is_new:
+                local_ray.stop()
+            raise
         return cluster
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """Nothing: the small model is built on each host."""
 
     def plan(self, service: Service, live: Live) -> Planned | None:
         if not live.is_emulated:
@@ -163,13 +189,7 @@ class Rehearsal:
     def _stand_in(self, model: str) -> str:
         if model in models.DEMOS:
             return model
-        architecture = find_model(model, self.known).architecture
-        if architecture not in _STAND_INS:
-            raise UnknownModel(
-                f"no small model stands in for {architecture} yet, so {model} cannot be rehearsed; "
-                f"{', '.join(sorted(_STAND_INS))} can"
-            )
-        return _STAND_INS[architecture]
+        return stand_in_for(find_model(model, self.known).architecture)
 
     def _usual_gpus(self) -> str:
         entry = entry_of(self.model, self.known)
@@ -199,21 +219,13 @@ def _wait_for_nodes(cluster: Cluster, count: int, say: Callable[[str], None], ti
 
 def _check_memory(plan: Plan, live: Live) -> None:
     """Refuse a rehearsal that the machines' memory cannot hold; raises `ApplyFailed` with what is needed and there."""
-    machines = {row["node_id"]: row["node_ip"] for row in live.states if row["state"] == "ALIVE"}
-    names = {_node_name(row): row["node_ip"] for row in live.states if row["state"] == "ALIVE"}
-    free = {
-        machines[row["raylet"]["nodeId"]]: int(row["mem"][1])
-        for row in live.agents
-        if row.get("mem") and row.get("raylet", {}).get("nodeId") in machines
-    }
-    for machine, ranks in Counter(names[rank.node] for rank in plan.ranks).items():
-        needed = ranks * _RANK_BYTES + _ENGINE_BYTES
-        if machine in free and free[machine] < needed:
+    machines = {node.name: node for node in live.nodes}
+    ranks = Counter(machines[rank.node].address for rank in plan.ranks)
+    for node in live.nodes:
+        needed = ranks[node.address] * _RANK_BYTES + _ENGINE_BYTES
+        if node.memory_available_bytes is not None and ranks[node.address] and node.memory_available_bytes < needed:
             raise ApplyFailed(
-                f"too little memory to rehearse {ranks} ranks on {machine}: about {format_bytes(needed)} are needed, "
-                f"{format_bytes(free[machine])} are free; rehearse on fewer GPUs (--gpus), or free some"
+                f"too little memory to rehearse {ranks[node.address]} ranks on {node.address}: about "
+                f"{format_bytes(needed)} are needed, {format_bytes(node.memory_available_bytes)} are free; rehearse on "
+                "fewer GPUs (--gpus), or free some"
             )
-
-
-def _node_name(row: dict[str, Any]) -> str:
-    return str((row.get("labels") or {}).get("orchestrator/host") or row["node_ip"])

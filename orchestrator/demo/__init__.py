@@ -6,7 +6,7 @@ Importing this package needs neither numpy nor the engine; `ensure` asks for the
 from __future__ import annotations
 
 from orchestrator.demo.cache import ensure
-from orchestrator.demo.models import DEMO_MODELS, DemoModel
+from orchestrator.demo.models import DEMO_MODELS, DemoModel, stand_in_for
 from orchestrator.demo.options import DemoOptions, KimiK2MiniOptions, SmolMoeOptions
 
-__all__ = ["DEMO_MODELS", "DemoModel", "DemoOptions", "KimiK2MiniOptions", "SmolMoeOptions", "ensure"]
+__all__ = ["DEMO_MODELS", "DemoModel", "DemoOptions", "KimiK2MiniOptions", "SmolMoeOptions", "ensure", "stand_in_for"]

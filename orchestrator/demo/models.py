@@ -67,3 +67,12 @@ def find_model(name: str) -> DemoModel:
     near = difflib.get_close_matches(name, DEMO_MODELS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(DEMO_MODELS)}"
     raise UnknownModel(f"no demo model is called {name!r}; {hint}")
+
+
+def stand_in_for(architecture: str) -> str:
+    """The demo model that stands in for real ones of an architecture in rehearsals. Raises `UnknownModel`."""
+    for model in _MODELS:
+        if model.architecture == architecture:
+            return model.name
+    known = " and ".join(sorted(model.architecture for model in _MODELS))
+    raise UnknownModel(f"no small model stands in for {architecture} yet, so it cannot be rehearsed; {known} can")

@@ -12,7 +12,7 @@ from orchestrator.deploy import preflight
 from orchestrator.deploy.clock import Clock
 from orchestrator.deploy.diff import Change, differences
 from orchestrator.deploy.front import FrontControl
-from orchestrator.deploy.placing import waits_for
+from orchestrator.deploy.placing import check_seats, waits_for
 from orchestrator.deploy.public_api import PublicApi
 from orchestrator.deploy.ray_api import RayApi, RayNode
 from orchestrator.deploy.remove import wait_until_gone
@@ -88,8 +88,9 @@ class Deployer:
                 _check_ours(name, details)
                 before = current_applications(details).get(name)
                 changes = list(differences(comparable(before), comparable(app))) if before else []
-                if before and not changes and self._is_serving(details, name):
+                if self._serves_already(app, details):
                     return Outcome(name, "unchanged")
+                check_seats(app, details)
                 self._preflight(app, before, weights_bytes)
                 told = self.control.events(name, after=0)
                 # From here on: Serve may take a configuration whose answer never reaches us.
@@ -104,6 +105,17 @@ class Deployer:
                 self.public.first_token(name, deadline_s, waiting=lambda: self._check_failed(name))
                 outcome.seconds = self.timeline.seconds(self.clock.now_s())
             return outcome
+
+    def is_unchanged(self, app: Mapping[str, Any]) -> bool:
+        """Whether `app` is what is deployed, and serves."""
+        return self._serves_already(app, self.api.serve_details())
+
+    def _serves_already(self, app: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+        before = current_applications(details).get(str(app["name"]))
+        if before is None or not _is_ours(details["applications"][app["name"]]):
+            return False
+        changed = any(differences(comparable(before), comparable(app)))
+        return not changed and self._is_serving(details, str(app["name"]))
 
     def _preflight(self, app: Mapping[str, Any], before: Mapping[str, Any] | None, weights_bytes: int | None) -> None:
         config = app["args"]["llm_config"]
@@ -232,8 +244,12 @@ def _check_ours(name: str, details: Mapping[str, Any]) -> None:
     there = details["applications"].get(name)
     if there is None or there.get("status") == "DELETING":
         return
-    if (there.get("deployed_app_config") or {}).get("import_path") != IMPORT_PATH:
+    if not _is_ours(there):
         raise ApplyFailed(f"Serve already runs an application {name!r} that is not ours; deploy under another --name")
+
+
+def _is_ours(app: Mapping[str, Any]) -> bool:
+    return bool((app.get("deployed_app_config") or {}).get("import_path") == IMPORT_PATH)
 
 
 def _newest_start(app: Mapping[str, Any]) -> float:

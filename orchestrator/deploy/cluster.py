@@ -20,10 +20,11 @@ DASHBOARD_PORT = 8265
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray to deploy to. `ours` tells whether it was started by this tool, on this machine."""
+    """A Ray to deploy to. `ours`: started by this tool, on this machine; `is_new`: by this very command."""
 
     dashboard_url: str
     ours: bool
+    is_new: bool = False
 
     def api(self) -> RayApi:
         return RayApi(self.dashboard_url, read_ray_token())
@@ -86,7 +87,8 @@ def check_usable(cluster: Cluster) -> RayApi:
 
 def start_local(say: Callable[[str], None], nodes: Sequence[local_ray.EmulatedNode] = ()) -> Cluster:
     """Start a Ray on this machine: one node, or as many emulated ones as are given."""
-    return Cluster(local_ray.start(say, nodes), ours=True)
+    url, is_new = local_ray.start(say, nodes)
+    return Cluster(url, ours=True, is_new=is_new)
 
 
 def _is_ray(url: str) -> bool:

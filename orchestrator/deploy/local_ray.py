@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from orchestrator.cluster import labels
 from orchestrator.deploy import processes
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.store.home import forget_record, locked, read_record, subfolder, write_record
@@ -55,7 +56,7 @@ class EmulatedNode:
             f"--num-gpus={self.num_gpus}",
             f"--num-cpus={self.num_gpus + 1}",
             f"--resources={json.dumps({f'accelerator_type:{self.accelerator_type}': 1})}",
-            f"--labels=orchestrator/host={self.name},orchestrator/emulated=true",
+            f"--labels={labels.HOST}={self.name},{labels.EMULATED}=true",
             f"--object-store-memory={EMULATED_OBJECT_STORE_BYTES}",
         ]
 
@@ -68,14 +69,14 @@ def running_url() -> str | None:
     return str(record["dashboard_url"])
 
 
-def start(say: Callable[[str], None], emulated: Sequence[EmulatedNode] = ()) -> str:
-    """Start a Ray with the switches it needs; the URL of its dashboard, once that answers and all nodes are there.
+def start(say: Callable[[str], None], emulated: Sequence[EmulatedNode] = ()) -> tuple[str, bool]:
+    """Start a Ray with the switches it needs, unless one has been: the URL of its dashboard, and whether it is new.
 
     Raises `ClusterUnavailable` with Ray's own last words if it does not come up.
     """
     with locked("ray"):
         if (running := running_url()) is not None:
-            return running
+            return running, False
         ray = _ray_command()
         ensure_ray_token()
         url = f"http://{HOST}:{processes.free_port(HOST, DASHBOARD_PORT)}"
@@ -96,7 +97,7 @@ def start(say: Callable[[str], None], emulated: Sequence[EmulatedNode] = ()) -> 
         except BaseException:
             stop()
             raise
-        return url
+        return url, True
 
 
 def stop() -> bool:

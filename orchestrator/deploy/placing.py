@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.cluster import labels
 from orchestrator.deploy.ray_api import RayNode
-from orchestrator.errors import StalePlan
+from orchestrator.errors import SeatTaken, StalePlan
 from orchestrator.plan import Plan
-
-HOST_LABEL = "orchestrator/host"
-EMULATED_LABEL = "orchestrator/emulated"
-# What Ray gives every node by itself. A node that comes back after a failure has another one.
-_NODE_ID_LABEL = "ray.io/node-id"
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,17 @@ def selectors(plan: Plan, nodes: Sequence[RayNode]) -> list[list[dict[str, str]]
 
 
 def _selector(node: RayNode) -> dict[str, str]:
-    host = node.labels.get(HOST_LABEL)
-    return {HOST_LABEL: host} if host else {_NODE_ID_LABEL: node.node_id}
+    host = node.labels.get(labels.HOST)
+    return {labels.HOST: host} if host else {labels.NODE_ID: node.node_id}
 
 
 def waits_for(args: Mapping[str, Any], nodes: Sequence[RayNode]) -> str:
     """Why an application's ranks have no place, as far as its plan tells; empty where every planned node is there."""
-    there = [{**node.labels, _NODE_ID_LABEL: node.node_id} for node in nodes]
+    there = [{**node.labels, labels.NODE_ID: node.node_id} for node in nodes]
     ranks = sorted((args.get("plan") or {}).get("ranks", []), key=lambda rank: (rank["replica"], rank["rank"]))
     chosen = [selector for replica in args.get("selectors") or [] for selector in replica]
     for rank, selector in zip(ranks, chosen, strict=False):
-        if not any(selector.items() <= labels.items() for labels in there):
+        if not any(selector.items() <= node.items() for node in there):
             return f"rank {rank['rank']} waits for {rank['node']}, which is no live node"
     return ""
 
@@ -74,11 +70,23 @@ def gpus_held(details: Mapping[str, Any], name: str) -> tuple[dict[str, set[int]
     others: dict[str, set[int]] = {}
     own: dict[str, set[int]] = {}
     for app_name, app in details.get("applications", {}).items():
-        plan = ((app.get("deployed_app_config") or {}).get("args") or {}).get("plan") or {}
+        args = (app.get("deployed_app_config") or {}).get("args")
+        plan = (args.get("plan") if isinstance(args, Mapping) else None) or {}  # a stranger's args are anything
         held = own if app_name == name else others
         for rank in plan.get("ranks", ()):
             held.setdefault(rank["node"], set()).add(rank["gpu_index"])
     return others, own
+
+
+def check_seats(app: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Raise `SeatTaken` where another deployment holds a GPU that the application's plan gives to a rank."""
+    others, _ = gpus_held(details, str(app["name"]))
+    for rank in (app["args"].get("plan") or {}).get("ranks", ()):
+        if rank["gpu_index"] in others.get(rank["node"], ()):
+            raise SeatTaken(
+                f"another deployment has taken GPU {rank['gpu_index']} of {rank['node']}, planned for rank "
+                f"{rank['rank']} of {app['name']}; deploy again"
+            )
 
 
 def rank_rows(args: Mapping[str, Any], announced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
+from orchestrator.cluster import labels
 from orchestrator.errors import ApplyFailed, ClusterUnavailable
 from orchestrator.units import format_bytes
 
@@ -29,12 +30,12 @@ class RayNode:
     @property
     def name(self) -> str:
         """What plans call it: its `orchestrator/host` label, else its address."""
-        return self.labels.get("orchestrator/host") or self.address
+        return labels.node_name(self.labels, self.address)
 
     @property
     def is_emulated(self) -> bool:
         """Whether CPUs stand in for its GPUs."""
-        return self.labels.get("orchestrator/emulated") == "true"
+        return self.labels.get(labels.EMULATED) == "true"
 
     @property
     def num_gpus(self) -> int:
@@ -111,23 +112,8 @@ class RayApi:
         return agents, states
 
     def nodes(self) -> list[RayNode]:
-        """The nodes that are alive. A node's memory is unknown (None) for the first seconds of its life."""
-        agents, states = self.node_rows()
-        memory = {
-            row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1])) for row in agents if row.get("mem")
-        }
-        return [
-            RayNode(
-                row["node_id"],
-                row["node_ip"],
-                row["resources_total"],
-                memory.get(row["node_id"], (None, None))[0],
-                memory.get(row["node_id"], (None, None))[1],
-                row.get("labels") or {},
-            )
-            for row in states
-            if row["state"] == "ALIVE"
-        ]
+        """The nodes that are alive."""
+        return nodes_of(*self.node_rows())
 
     def free_resources(self) -> dict[str, float]:
         """Logical resources of the whole cluster that nobody uses. What Ray has not reported on yet is in no use."""
@@ -197,6 +183,17 @@ class RayApi:
                 yield from r.iter_lines()
         except httpx.HTTPError as error:
             raise ClusterUnavailable(f"the log {filename} broke off ({type(error).__name__})") from None
+
+
+def nodes_of(agents: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]) -> list[RayNode]:
+    """The nodes that are alive, of `node_rows`. A node's memory is unknown (None) for the first seconds of its life."""
+    memory = {row["raylet"].get("nodeId"): (int(row["mem"][0]), int(row["mem"][1])) for row in agents if row.get("mem")}
+    return [_node(row, *memory.get(row["node_id"], (None, None))) for row in states if row["state"] == "ALIVE"]
+
+
+def _node(row: Mapping[str, Any], total_bytes: int | None, available_bytes: int | None) -> RayNode:
+    facts = row["node_id"], row["node_ip"], row["resources_total"]
+    return RayNode(*facts, total_bytes, available_bytes, row.get("labels") or {})
 
 
 def _line(response: httpx.Response) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.deploy.placing import Planned, rank_order
 from orchestrator.deploy.service import Service
+from orchestrator.errors import ConfigError
 from orchestrator.plan import Plan
 
 IMPORT_PATH = "deployments.app:build"
@@ -54,7 +55,10 @@ def render_application(service: Service, rendering: Rendering) -> dict[str, Any]
     placed: dict[str, Any] = {}
     if (placement := rendering.placement) is not None:
         planned = placement.planned
-        engine = {**planned.engine, "worker_extension_cls": WORKER_EXTENSION}
+        if "worker_extension_cls" in service.engine:
+            raise ConfigError(f"worker_extension_cls is taken where ranks are planned: {WORKER_EXTENSION} asks them")
+        # The model's own defaults stay below the plan's: a pinned revision is one of them.
+        engine = {**rendering.engine_defaults, **planned.engine, "worker_extension_cls": WORKER_EXTENSION}
         env |= {**planned.env, **rank_order(planned.plan.parallelism.gpus_per_replica), **service.env}
         placed = {
             "plan": _document(planned.plan),

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
-from orchestrator.deploy import models
+from orchestrator.deploy import local_ray, models
 from orchestrator.deploy.apply import Deployer, Outcome, View
-from orchestrator.deploy.placing import EMULATED_LABEL, Planned, gpus_held, selectors
+from orchestrator.deploy.placing import Planned, gpus_held, selectors
 from orchestrator.deploy.public_api import PublicApi
-from orchestrator.deploy.ray_api import RayApi
+from orchestrator.deploy.ray_api import RayApi, RayNode, nodes_of
 from orchestrator.deploy.remove import remove
 from orchestrator.deploy.render import Placement, Rendering, render_application, render_ingress
 from orchestrator.deploy.serve_config import ServeProxy
 from orchestrator.deploy.service import Service
 from orchestrator.deploy.timeline import Timeline
-from orchestrator.errors import ClusterUnavailable
+from orchestrator.errors import ClusterUnavailable, SeatTaken
 from orchestrator.store.secrets import ensure_api_key, read_api_key
 
 DEFAULT_TIMEOUT_S = 1800.0
+# How often to plan anew when others take planned GPUs first.
+MOST_PLANS = 3
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Live:
-    """A cluster as it is now, for planning: the dashboard's rows of its nodes, and GPUs that deployed plans hold."""
+    """A cluster as it is now, for planning: its nodes, also as the dashboard's rows, and GPUs that plans hold."""
 
     url: str
+    nodes: list[RayNode]
     agents: list[dict[str, Any]]
     states: list[dict[str, Any]]
     held_by_others: dict[str, set[int]]
@@ -47,27 +51,28 @@ class Live:
 
     @property
     def has_gpus(self) -> bool:
-        return any(row["resources_total"].get("GPU") for row in self._alive)
+        return any(node.num_gpus for node in self.nodes)
 
     @property
     def is_emulated(self) -> bool:
         """Whether its GPUs are CPUs."""
-        with_gpus = [row for row in self._alive if row["resources_total"].get("GPU")]
-        return bool(with_gpus) and all((row.get("labels") or {}).get(EMULATED_LABEL) == "true" for row in with_gpus)
-
-    @property
-    def _alive(self) -> list[dict[str, Any]]:
-        return [row for row in self.states if row["state"] == "ALIVE"]
+        return self.has_gpus and all(node.is_emulated for node in self.nodes if node.num_gpus)
 
 
 class Course(Protocol):
     """How a deployment is gone about: for real, or as a rehearsal."""
 
-    def resolve(self, model: str, say: Callable[[str], None]) -> models.Deployable:
-        """What the engine is to load for a model's name. Raises `UnknownModel`."""
+    def resolve(self, model: str, say: Callable[[str], None], from_cache: bool = True) -> models.Deployable:
+        """What the engine is to load for a model's name; `from_cache`: this machine's cache is the engine's.
+
+        Raises `UnknownModel`.
+        """
 
     def start_cluster(self, say: Callable[[str], None]) -> clusters.Cluster:
         """A cluster where none is addressed and none runs."""
+
+    def fetch(self, service: Service, model: models.Deployable, api: RayApi, view: View) -> None:
+        """See to it that every node has the weights. Raises `CheckpointUnavailable` naming the node that has not."""
 
     def plan(self, service: Service, live: Live) -> Planned | None:
         """Where ranks go; None for a cluster without GPUs. Raises `NoFeasiblePlan`, `StalePlan` or `ApplyFailed`."""
@@ -81,35 +86,87 @@ def application_of(
     return render_application(service, rendering)
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """Where a deployment takes place: a cluster with its nodes, and the front before it."""
+
+    api: RayApi
+    nodes: Sequence[RayNode]
+    front: fronts.FrontRecord
+
+    @property
+    def has_our_cache(self) -> bool:
+        """Whether every engine sees this machine's cache: not where there are other machines."""
+        return len({node.address for node in self.nodes}) <= 1
+
+
 def deploy(
     service: Service, target: Target, course: Course, view: View, timeout_s: float, wait: bool
 ) -> tuple[Outcome, str]:
     """Bring a service up; what came of it and its `base_url`."""
     timeline = Timeline()
     # The model first: a name nobody knows must not start a cluster.
-    model = course.resolve(service.model, view.say)
+    course.resolve(service.model, view.say)
     timeline.mark("cluster", time.time())
     view.phase("cluster")
-    cluster = clusters.find_cluster(target.address) or course.start_cluster(view.say)
-    api = clusters.check_usable(cluster)
-    nodes = api.nodes()
-    planned = course.plan(service, look(api, service.name))
-    front = fronts.ensure_front(target.host, target.port, target.front, clusters.address_for_replicas(nodes))
-    placement = Placement(planned, selectors(planned.plan, nodes)) if planned else None
-    on_gpus = any(node.num_gpus for node in nodes)
-    app = application_of(service, model, front.control_url, on_gpus, placement)
+    ground, planned = _prepare(service, target, course, view)
     key = read_api_key(ensure_api_key()) if service.access.auth else None
-    control, public = fronts.FrontControl(front.control_url), PublicApi(front.base_url, key)
-    deployer = Deployer(api, control, public, view, timeline, _proxy(front))
-    outcome = deployer.deploy(app, model.weights_bytes, timeout_s, wait)
+    control, public = fronts.FrontControl(ground.front.control_url), PublicApi(ground.front.base_url, key)
+    deployer = Deployer(ground.api, control, public, view, timeline, _proxy(ground.front))
+    for plans_left in reversed(range(MOST_PLANS)):
+        try:
+            outcome = _apply(service, ground, planned, course, deployer, timeout_s, wait)
+        except SeatTaken as error:  # two deployments planned at once, and the other was first
+            if not plans_left:
+                raise
+            view.say(f"{error}: planning again")
+            planned = course.plan(service, look(ground.api, service.name))
+        else:
+            break
     outcome.plan = planned.plan if planned else None
-    return outcome, front.base_url
+    return outcome, ground.front.base_url
+
+
+def _prepare(service: Service, target: Target, course: Course, view: View) -> tuple[_Ground, Planned | None]:
+    """Cluster, plan and front. A Ray that was started for a model that it cannot serve does not stay."""
+    with ExitStack() as undo:
+        cluster = clusters.find_cluster(target.address)
+        if cluster is None:
+            cluster = course.start_cluster(view.say)
+        if cluster.is_new:
+            undo.callback(local_ray.stop)
+        api = clusters.check_usable(cluster)
+        nodes = api.nodes()
+        planned = course.plan(service, look(api, service.name))
+        front = fronts.ensure_front(target.host, target.port, target.front, clusters.address_for_replicas(nodes))
+        undo.pop_all()
+    return _Ground(api, nodes, front), planned
+
+
+def _apply(
+    service: Service, ground: _Ground, planned: Planned | None, course: Course, deployer: Deployer,
+    timeout_s: float, wait: bool,
+) -> Outcome:  # fmt: skip
+    """Weights to the nodes, if anything is to change, then the application to Serve."""
+    placement = Placement(planned, selectors(planned.plan, ground.nodes)) if planned else None
+    on_gpus = any(node.num_gpus for node in ground.nodes)
+
+    def application() -> tuple[models.Deployable, dict[str, Any]]:
+        model = course.resolve(service.model, deployer.view.say, ground.has_our_cache)
+        return model, application_of(service, model, ground.front.control_url, on_gpus, placement)
+
+    model, app = application()
+    if not deployer.is_unchanged(app):
+        course.fetch(service, model, ground.api, deployer.view)
+        model, app = application()  # what has been fetched has an exact revision by now
+    return deployer.deploy(app, model.weights_bytes, timeout_s, wait)
 
 
 def look(api: RayApi, name: str = "") -> Live:
     """The cluster as it is now; what the deployment `name` holds counts as its own."""
     others, own = gpus_held(api.serve_details(), name)
-    return Live(api.url, *api.node_rows(), others, own)
+    agents, states = api.node_rows()
+    return Live(api.url, nodes_of(agents, states), agents, states, others, own)
 
 
 def _proxy(front: fronts.FrontRecord) -> ServeProxy | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
+from orchestrator.cluster.labels import node_name
 from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.units import MIB
@@ -21,7 +22,6 @@ IDLE_SHARE = 0.05
 # Drivers of different versions report totals this close to one another.
 SAME_MEMORY_SHARE = 0.02
 _ACCELERATOR = "accelerator_type:"
-_HOST = "orchestrator/host"
 _ZONE = "ray.io/availability-zone"
 _LABEL = "ray.io/accelerator-type"
 
@@ -76,8 +76,7 @@ def snapshot_from(
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """The node's label for itself where it has one: addresses are not unique where several nodes share a machine."""
-    return str((row.get("labels") or {}).get(_HOST) or row["node_ip"])
+    return node_name(row.get("labels"), str(row["node_ip"]))
 
 
 def _node(row: Mapping[str, Any], agent: Mapping[str, Any], held: Held, table: GpuTable) -> Iterator[_Seen]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
+from orchestrator.cluster.labels import EMULATED
+from orchestrator.demo import stand_in_for
 from orchestrator.plan import Plan, PlannedNode
 from orchestrator.render import node_setup, sections
 from orchestrator.render.target import Target
@@ -67,6 +69,7 @@ def setup(plan: Plan, target: Target) -> str:
     if target.rehearsal:
         cache = "~/.cache/moe-orchestrator"
         scripts = [node_setup.PYTHON, node_setup.REHEARSAL_INSTALL, node_setup.ON_PATH]
+        scripts += [node_setup.rehearsal_model(stand_in_for(plan.model.architecture))]
         scripts += [node_setup.node_env(cache, peer, _REHEARSAL_ENV)]
         return sections.setup(scripts, [], [])
     cache = MODEL_FOLDER
@@ -97,5 +100,5 @@ export RAY_enable_autoscaler_v2=0
 # A host that is gone is waited for a year (seconds); Ray gives up after 15 minutes, and then for good.
 export AUTOSCALER_NODE_START_WAIT_S=31536000
 """
-    labels = {"orchestrator/emulated": "true"} if target.rehearsal else {}
+    labels = {EMULATED: "true"} if target.rehearsal else {}
     return sections.start(autoscaler, emulated, store, labels, tries=3)

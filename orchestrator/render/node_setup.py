@@ -62,6 +62,14 @@ cd ~/moe-orchestrator && scripts/env cpu
 """
 
 
+def rehearsal_model(name: str) -> str:
+    """The small model that stands in for the real one, on every host."""
+    return f"""\
+# The small model that stands in for the real one: every rank reads it from its own host's disk.
+cd ~/moe-orchestrator && .venv/bin/python -m orchestrator build {name}
+"""
+
+
 def install(engine_version: str, further: tuple[str, ...] = ()) -> str:
     """Ray, vLLM and this project in an environment of their own; done again only if what is wanted changes."""
     packages = " ".join((f'"ray[serve]=={RAY_VERSION}"', f"vllm=={engine_version}", *further, '-e ".[gpu]"'))

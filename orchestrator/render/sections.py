@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from orchestrator.cluster.labels import HOST
 from orchestrator.plan import Plan
 from orchestrator.render import node_setup
 from orchestrator.render.target import Target
@@ -74,9 +75,7 @@ def start(
 
     before: for the head alone; further: options of every node; tries: how often a node may fail to start.
     """
-    words = ",".join(
-        f"{key}={value}" for key, value in {"orchestrator/host": "$VLLM_HOST_IP", **(labels or {})}.items()
-    )
+    words = ",".join(f"{key}={value}" for key, value in {HOST: "$VLLM_HOST_IP", **(labels or {})}.items())
     common = f"""--node-ip-address="$VLLM_HOST_IP"{further} \\
   --labels="{words}" --object-store-memory={object_store_bytes} --disable-usage-stats
 """

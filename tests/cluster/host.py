@@ -156,13 +156,19 @@ class Host:
         self._blocked.add(port)
         self._filter()
 
+    def block_new(self, ports: str) -> None:
+        """Drops what would begin a TCP connection from outside to a range such as 32768-60999."""
+        self._rules(f'iifname "eth0" tcp dport {ports} tcp flags & (syn | ack) == syn drop')
+
     def unblock(self, port: int) -> None:
         self._blocked.discard(port)
         self._filter()
 
     def _filter(self) -> None:
         ports = ", ".join(map(str, sorted(self._blocked)))
-        rule = f'iifname "eth0" tcp dport {{ {ports} }} drop' if ports else ""
+        self._rules(f'iifname "eth0" tcp dport {{ {ports} }} drop' if ports else "")
+
+    def _rules(self, rule: str) -> None:
         chain = f"chain input {{\ntype filter hook input priority 0; policy accept;\n{rule}\n}}"
         rules = f"add table inet bed\ndelete table inet bed\ntable inet bed {{\n{chain}\n}}\n"
         subprocess.run(

@@ -11,7 +11,7 @@ from scripts.cluster_configs import FOLDER
 from tests.cluster.hosts import leftover_devices, leftover_processes, running_hosts
 from tests.cluster.laptop import Laptop
 from tests.cluster.ray_cluster import RayCluster, listening
-from tests.cluster.variant import SHIPPED, cluster_file
+from tests.cluster.variant import SHIPPED, bring_stand_in, cluster_file
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
@@ -36,6 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     laptop = Laptop(folder / "laptop")
     with running_hosts(folder, 2, laptop.public_key) as hosts:
+        bring_stand_in(hosts)
         file = folder / "laptop/kimi.yaml"
         head, worker = hosts
         file.write_text(cluster_file((head.address, worker.address), laptop.key, GPUS_PER_HOST))

@@ -245,3 +245,13 @@ class BareServer:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._log.close()
+
+
+def answers_of_the_bare_server(cli: Cli, model: str, *words: str) -> list[GreedyAnswer]:
+    """Greedy answers to all questions of vLLM's own server, started for them and gone afterwards."""
+    server = BareServer(cli, model, *words)
+    try:
+        server.wait_until_ready()
+        return greedy_with_likeliest(server.client(), server.model)
+    finally:
+        server.stop()

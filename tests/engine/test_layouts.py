@@ -75,6 +75,21 @@ def test_greedy_tokens_in_float32_are_those_of_transformers(
     assert all(rank["weights_bytes_measured"] == rank["weights_bytes_planned"] for rank in ranks)
 
 
+def test_a_live_plan_sees_the_cluster_and_leaves_the_gpus_that_are_held(apart: Cli) -> None:
+    """Nodes, kinds and names from the running Ray; what a deployment holds, from its own plan."""
+    (row,) = apart.json("status")["models"]
+    held = {(rank["node"], rank["gpu_index"]) for rank in row["ranks"]}
+    plan = apart.json("plan", "mixtral-8x7b", "--live", "--tensor-parallel-size", "2")
+    assert [(node["name"], node["gpu_type"], node["num_gpus"]) for node in plan["cluster"]["nodes"]] == [
+        ("node-0", "H100", 4),
+        ("node-1", "H100", 4),
+    ]
+    assert len(held) >= 2
+    assert not held & {(rank["node"], rank["gpu_index"]) for rank in plan["ranks"]}
+    line = apart.refused("plan", "mixtral-8x7b", "--live", "--tensor-parallel-size", "8")
+    assert line.startswith("error: no layout of mixtral-8x7b fits 2 nodes, 8 × H100")
+
+
 def test_ranks_that_run_elsewhere_than_planned_fail_the_deployment(apart: Cli, tmp_path: Path) -> None:
     """The rank is named, and nothing stays deployed. Here the order of bundles is turned round by hand."""
     apart.json("down")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -82,14 +83,13 @@ def _lose(cli: Cli, number: signal.Signals) -> float:
         return answers[-1].status == 503
 
     found_s = _until(30, refused)
-    told = trouble(cli)
-    assert f"(process {victim.pid})" in told, told
-    assert "rank " in told
-    assert " on node-" in told
+    # The engine itself may turn requests away a moment before its replica has said why.
+    found_s += _until(10, lambda: f"(process {victim.pid})" in trouble(cli))
+    assert re.search(rf"rank \d on node-\d \(process {victim.pid}\)", trouble(cli))
     assert all(each.retry_after for each in answers if each.status == 503)
     assert {each.status for each in answers} <= {200, 500, 502, 503}
     back_s = _until(400, lambda: ask(cli).status == 200)
-    print(f"{number.name}: found after {found_s:.1f} s, back after {back_s:.0f} s")
+    print(f"{number.name}: found and told after {found_s:.1f} s, back after {back_s:.0f} s")
     assert not psutil.pid_exists(victim.pid)
     assert len(rank_processes(cli)) == 4
     return found_s
@@ -98,14 +98,14 @@ def _lose(cli: Cli, number: signal.Signals) -> float:
 def test_a_killed_rank_is_found_named_and_the_group_comes_back_as_a_whole(group: Cli) -> None:
     before = {each.pid for each in rank_processes(group)}
     assert len(before) == 4
-    assert _lose(group, signal.SIGKILL) < 10
+    assert _lose(group, signal.SIGKILL) < 12  # half of it the command that asks
     assert not before & {each.pid for each in rank_processes(group)}
 
 
 @pytest.mark.full
 def test_a_stopped_rank_is_found_while_requests_hang_on_it(group: Cli) -> None:
     # The request that finds it may hang until it is found: the bound is on that.
-    assert _lose(group, signal.SIGSTOP) < 12
+    assert _lose(group, signal.SIGSTOP) < 15
 
 
 @pytest.mark.full
@@ -137,11 +137,9 @@ def test_a_node_that_is_lost_is_named_and_a_lost_head_is_deployed_anew(group: Cl
     group.deploy(MODEL, "--emulate", *LAYOUT)
     record = json.loads((group.home / "ray.json").read_text())
     _kill_tree(record["others"][0]["pid"])
-    found_s = _until(30, lambda: ask(group).status == 503)
-    told = trouble(group)
-    print(f"node lost: found after {found_s:.1f} s: {told}")
-    assert found_s < 10
-    assert "on node-1" in told
+    found_s = _until(30, lambda: ask(group).status == 503) + _until(10, lambda: "on node-1" in trouble(group))
+    print(f"node lost: found after {found_s:.1f} s: {trouble(group)}")
+    assert found_s < 12  # half of it the command that asks
     _kill_tree(record["pid"])
     _until(30, lambda: ask(group).status == 503)
     assert ask(group).retry_after

@@ -14,9 +14,9 @@ from openai import APIStatusError, AuthenticationError, BadRequestError, NotFoun
 from tests.engine.harness import (
     ANSWER_TOKENS,
     QUESTIONS,
-    BareServer,
     Cli,
     GreedyAnswer,
+    answers_of_the_bare_server,
     greedy,
     greedy_with_likeliest,
     predicted_kv_tokens,
@@ -29,29 +29,17 @@ ALIAS = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PARIS = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-def _answers_of_the_bare_server(cli: Cli, *words: str) -> list[GreedyAnswer]:
-    server = BareServer(cli, MODEL, *words)
-    try:
-        server.wait_until_ready()
-        return greedy_with_likeliest(server.client(), server.model)
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def bare_answers(cli: Cli) -> list[GreedyAnswer]:
-    """What vLLM's own server answers; it has gone before ours starts, since both want the same two cores."""
-    return _answers_of_the_bare_server(cli)
-
-
 @pytest.fixture(scope="module")
 def bare_float32_answers(cli: Cli) -> list[GreedyAnswer]:
-    """The same server with the engine in float32, where there are no ties."""
-    return _answers_of_the_bare_server(cli, "--dtype", "float32")
+    """What vLLM's own server answers with the engine in float32, where there are no ties.
+
+    It has gone before ours starts, since both want the same two cores.
+    """
+    return answers_of_the_bare_server(cli, MODEL, "--dtype", "float32")
 
 
 @pytest.fixture(scope="module")
-def served(cli: Cli, bare_answers: list[GreedyAnswer], bare_float32_answers: list[GreedyAnswer]) -> dict[str, Any]:
+def served(cli: Cli, bare_float32_answers: list[GreedyAnswer]) -> dict[str, Any]:
     """smol-moe deployed by the command line; what the command said, and how long it really took."""
     begun = time.monotonic()
     said = dict(cli.deploy(MODEL))
@@ -92,21 +80,6 @@ def test_the_capital_of_france_is_paris_under_both_names(cli: Cli, served: dict[
     for name in (MODEL, ALIAS):
         answer = cli.client().chat.completions.create(model=name, messages=PARIS, max_tokens=16, temperature=0)
         assert "Paris" in (answer.choices[0].message.content or "")
-
-
-def test_greedy_tokens_in_bfloat16_differ_from_vllms_own_server_only_at_ties(
-    cli: Cli, served: dict[str, Any], bare_answers: list[GreedyAnswer]
-) -> None:
-    """Same engine, same arguments: what lies between engine and client changes nothing.
-
-    vLLM's own server decides a tie of two bfloat16 logits differently from one start to the next, so that how many
-    answers are equal to the last token differs too. In float32 all are: `test_a_changed_argument…`.
-    """
-    ours = greedy_with_likeliest(cli.client(), MODEL)
-    pairs = list(zip(bare_answers, ours, strict=True))
-    assert not [(bare.tokens, mine.tokens) for bare, mine in pairs if not bare.agrees_with(mine.tokens)]
-    same = sum(bare.tokens == mine.tokens for bare, mine in pairs)
-    print(f"{same} of {len(pairs)} answers equal to the token, the others up to a tie")
 
 
 def test_a_stream_holds_what_the_whole_answer_holds(cli: Cli, served: dict[str, Any]) -> None:

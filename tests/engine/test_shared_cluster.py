@@ -37,8 +37,22 @@ def test_replicas_and_models_share_a_cluster_and_what_does_not_fit_is_refused_be
     line = apart.refused(
         "deploy", MODEL, "--name", "third", "--emulate", "--tensor-parallel-size", "2", "--port", str(apart.port)
     )
-    assert "1 free" in line or "GPU" in line
+    assert "no layout of" in line
+    assert "1 of H100" in line, "one GPU of four is left"
     assert {row["name"] for row in apart.json("status")["models"]} == {MODEL, "smol-moe"}
+    apart.json("down")
+
+
+def test_of_two_deployments_at_once_each_gets_gpus_of_its_own(apart: Cli) -> None:
+    """The first to be put has what it planned; the other plans again."""
+    words = ("--emulate", "--gpus", "1+1xH100", "--tensor-parallel-size", "1", "--port", str(apart.port))
+    apart.deploy(MODEL, *words[:-2])  # the cluster and the front are there
+    apart.json("delete", MODEL)
+    both = [apart.start("deploy", model, *words) for model in (MODEL, "smol-moe")]
+    for process in both:
+        _, said = process.communicate(timeout=500)
+        assert process.returncode == 0, said
+    assert sorted([*_seats(apart, MODEL), *_seats(apart, "smol-moe")]) == [("node-0", 0), ("node-1", 0)]
     apart.json("down")
 
 

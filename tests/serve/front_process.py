@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import openai
@@ -141,12 +142,12 @@ class FrontProcess:
 
 @contextlib.contextmanager
 def running_front(folder: Path) -> Iterator[FrontProcess]:
-    """A front with a key file and no replica yet."""
-    os.environ.setdefault("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
-    front = FrontProcess(folder)
-    front.write_key(KEY)
-    try:
-        front.start()
-        yield front
-    finally:
-        front.stop()
+    """A front with a key file and no replica yet. While it runs, this process has its Ray's token."""
+    with mock.patch.dict(os.environ, {"RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)}):
+        front = FrontProcess(folder)
+        front.write_key(KEY)
+        try:
+            front.start()
+            yield front
+        finally:
+            front.stop()

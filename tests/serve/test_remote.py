@@ -388,7 +388,7 @@ def test_after_ray_up_deploy_needs_no_option(head: SshHead, laptop: Laptop) -> N
     not_up = head.cluster_file.read_text().replace("cluster_name: rehearsal", "cluster_name: not-up")
     (laptop.folder / "cluster-configs/not-up.yaml").write_text(not_up)
     code, out, err = laptop.run("deploy", "kimi-k2", "--emulate")
-    assert (code, json.loads(out)["words"]) == (0, ["deploy", "--", "kimi-k2", "--emulate"])
+    assert (code, json.loads(out)["words"]) == (0, ["deploy", "--emulate", "--", "kimi-k2"])
     assert err.startswith("cluster: rehearsal on")
     ray_up(head, laptop, "second")
     assert laptop.run("status")[0] == 0, "the one used last is meant"

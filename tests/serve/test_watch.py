@@ -26,7 +26,7 @@ RANK = "import sys, time; from deployments import pulse; pulse.start(int(sys.arg
 class Watched:
     """A watch with processes that it hears, and what it says in the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: str = "") -> None:
         self.said: list[tuple[str, float]] = []
         self.over = threading.Event()
         self.watch = Watch("127.0.0.1", "node-0", "0.29.0", self._give_up)
@@ -35,6 +35,8 @@ class Watched:
             subprocess.Popen([sys.executable, "-c", RANK, str(rank)], cwd=ROOT, env=dict(os.environ))
             for rank in range(3)
         ]
+        if core:
+            self.ranks.append(subprocess.Popen([sys.executable, "-c", core], cwd=ROOT, env=dict(os.environ)))
 
     def _give_up(self, what: str) -> None:
         self.said.append((what, time.monotonic()))
@@ -49,8 +51,12 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    yield from _watched(monkeypatch)
+
+
+def _watched(monkeypatch: pytest.MonkeyPatch, core: str = "") -> Iterator[Watched]:
     monkeypatch.setenv(PULSE_ENV, "")  # restored afterwards
-    each = Watched()
+    each = Watched(core)
     yield each
     each.watch.end()
     for process in each.ranks:
@@ -79,6 +85,40 @@ def test_a_stopped_rank_is_found_within_ten_seconds(watched: Watched) -> None:
     what, seconds = _found(watched, signal.SIGSTOP)
     assert what.startswith(f"rank 1 on node-0 (process {watched.ranks[1].pid}) has given no sign of life for ")
     assert seconds < 10
+
+
+# A core that has begun a step and does not end it.
+STUCK_CORE = (
+    "import time; from deployments import pulse; from deployments.vitals import CORE; step = pulse.Step(); "
+    "pulse.start(CORE, step); step.timing(time.sleep)(60)"
+)
+
+
+@pytest.fixture
+def with_stuck_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    yield from _watched(monkeypatch, STUCK_CORE)
+
+
+def test_a_step_that_hangs_while_no_rank_computes_is_found(with_stuck_core: Watched) -> None:
+    with_stuck_core.wait_until_heard()
+    with_stuck_core.watch.serving()
+    assert with_stuck_core.over.wait(20)
+    ((what, _),) = with_stuck_core.said
+    assert what.startswith("a step of the engine has not ended for ")
+    assert "ranks 0, 1, 2 in " in what
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    monkeypatch.setenv("ORCHESTRATOR_LIMITS", '{"stuck_load_s": 4}')
+    yield from _watched(monkeypatch)
+
+
+def test_a_load_in_which_no_process_does_anything_is_found(impatient: Watched) -> None:
+    impatient.wait_until_heard()
+    assert impatient.over.wait(15)
+    ((what, _),) = impatient.said
+    assert "while loading: ranks 0, 1, 2 in " in what
 
 
 def test_strangers_are_not_heard_and_hurt_nothing(watched: Watched) -> None:

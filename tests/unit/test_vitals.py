@@ -82,15 +82,24 @@ def test_while_loading_the_engine_may_tell_first_why_it_ended() -> None:
 
 
 def test_a_step_that_does_not_end_is_told_with_what_each_rank_is_at_the_odd_one_first() -> None:
-    vitals = heard(5.0, False)
-    vitals.hear(beat(CORE, 6.0, step_s=7.9), 6.0)
-    assert vitals.trouble(6.0) is None
-    vitals.hear(beat(CORE, 7.0, step_s=8.9), 7.0)
-    vitals.hear(beat(2, 7.0, doing="read (ssl.py:3)"), 7.0)
-    assert vitals.trouble(7.0) == (
+    vitals = heard(20.0, False, cpu_s=1.0)
+    vitals.hear(beat(CORE, cpu_s=1.0, step_s=7.9), 20.0)
+    assert vitals.trouble(20.0) is None
+    vitals.hear(beat(CORE, cpu_s=1.0, step_s=8.9), 21.0)
+    vitals.hear(beat(2, cpu_s=1.0, doing="read (ssl.py:3)"), 21.0)
+    assert vitals.trouble(21.0) == (
         "a step of the engine has not ended for 9 s: rank 2 on node-1 (process 102) in read (ssl.py:3); "
         "ranks 0, 1, 3 in wait (queue.py:1)"
     )
+
+
+def test_a_step_in_which_a_rank_computes_gets_long_but_not_for_ever() -> None:
+    """A kernel that is compiled in the midst of serving, a large prefill on CPUs: nothing to end an engine for."""
+    vitals = heard(30.0, False)
+    vitals.hear(beat(CORE, 30.0, step_s=25.0), 30.0)
+    assert vitals.trouble(30.0) is None
+    vitals.hear(beat(CORE, 30.0, step_s=121.0), 30.0)
+    assert str(vitals.trouble(30.0)).startswith("a step of the engine has not ended for 121 s")
 
 
 def test_a_long_step_while_loading_is_the_warm_up_and_no_trouble() -> None:
@@ -105,14 +114,41 @@ def test_a_load_in_which_nobody_does_anything_is_stuck() -> None:
     assert heard(20.0, True, cpu_s=1.0).trouble(20.0) is None
 
 
-@pytest.mark.parametrize("sign", ["cpu_s", "memory_bytes", "read_bytes"])
-def test_ranks_may_wait_for_one_that_computes_grows_or_reads(sign: str) -> None:
+def test_ranks_that_were_never_heard_of_are_named_with_their_node_when_a_load_is_stuck() -> None:
+    vitals = heard(100.0, True, cpu_s=1.0)
+    vitals.expected = {**dict.fromkeys(range(4), "node-0"), 4: "node-2", 5: "node-2"}
+    assert "; never heard of: ranks 4, 5 on node-2 (a firewall between the nodes?" in str(vitals.trouble(100.0))
+    still_starting = heard(80.0, True, cpu_s=1.0)
+    still_starting.expected = vitals.expected
+    assert still_starting.trouble(80.0) is None
+
+
+def test_a_core_whose_ranks_never_begin_is_told_with_where_they_were_to_be() -> None:
+    vitals = Vitals(expected={0: "node-0", 1: "node-1"})
+    for second in range(0, 200):
+        vitals.hear(beat(CORE, float(second)), float(second))
+    assert vitals.trouble(170.0) is None
+    told = "no rank has begun within 190 s; never heard of: ranks 0, 1 on node-0, node-1 (a firewall"
+    assert str(vitals.trouble(190.0)).startswith(told)
+
+
+@pytest.mark.parametrize(("sign", "much"), [("cpu_s", 1), ("memory_bytes", 2 << 20), ("read_bytes", 1 << 20)])
+def test_ranks_may_wait_for_one_that_computes_grows_or_reads(sign: str, much: int) -> None:
     vitals = heard(40.0, True, cpu_s=1.0)
     for second in range(41, 60):
         for rank in (0, 1, 3):
             vitals.hear(beat(rank, cpu_s=1.0), float(second))
-        vitals.hear(beat(2, **{"cpu_s": 1.0, sign: second}), float(second))
+        vitals.hear(beat(2, **{"cpu_s": 1.0, sign: second * much}), float(second))
     assert vitals.trouble(59.5) is None
+
+
+def test_what_telling_costs_is_no_sign_of_activity() -> None:
+    vitals = Vitals()
+    for second in range(60):
+        for rank in (CORE, 0, 1):
+            own = {"cpu_s": 0.003 * second, "memory_bytes": 10_000 + 4096 * (second % 3), "read_bytes": 6000 * second}
+            vitals.hear(beat(rank, **own), float(second))
+    assert str(vitals.trouble(59.0)).startswith("no rank has computed or read anything")
 
 
 def test_limits_come_from_the_environment_or_are_refused() -> None:

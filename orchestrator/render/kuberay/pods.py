@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.catalog.gpus import resolve_gpu
+from orchestrator.cluster.labels import HOST
 from orchestrator.plan import Plan
 from orchestrator.render import sections
 from orchestrator.render.kuberay.names import AGENT_PORT, DASHBOARD_PORT, GCS_PORT, PUBLIC_PORT, Names
@@ -129,7 +130,7 @@ class RayPods:
             "name": f"ray-{role}",
             "image": self.image,
             # Before `ray start`: the label by which a placement names this host.
-            "args": [f'echo "orchestrator/host: $VLLM_HOST_IP" > {_NODE_LABELS}'],
+            "args": [f'echo "{HOST}: $VLLM_HOST_IP" > {_NODE_LABELS}'],
             "env": self._environment(),
             "securityContext": CLOSED,
             "volumeMounts": [

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from orchestrator.catalog.registry import load_catalog
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.planning import Asked, plan_of, snapshot_of
-from orchestrator.deploy import models
+from orchestrator.deploy import models, pull_nodes
+from orchestrator.deploy.pull_nodes import NodeState
+from orchestrator.deploy.ray_api import RayApi, nodes_of
 from orchestrator.deploy.service import make_service
 from orchestrator.deploy.session import Live
-from orchestrator.errors import ApplyFailed, ConfigError, NoFeasiblePlan, StalePlan, UnknownModel
+from orchestrator.errors import ApplyFailed, CheckpointUnavailable, ConfigError, NoFeasiblePlan, StalePlan, UnknownModel
 from orchestrator.units import GIB
+from orchestrator.weights.meter import Reading
 
 KNOWN = load_catalog()
 MINI = json.loads((Path(__file__).parent / "kimi-k2-mini.json").read_text())
@@ -42,7 +45,7 @@ def live(
         for index, count in enumerate(gpus)
     ]
     agents = [{"raylet": {"nodeId": row["node_id"]}, "mem": [2 * free_bytes, free_bytes]} for row in rows]
-    return Live("http://ray", agents, rows, others or {}, {})
+    return Live("http://ray", nodes_of(agents, rows), agents, rows, others or {}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +54,8 @@ def _mini(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(MINI))
     resolve = models.resolve
 
-    def without_weights(model: str, *more: Any) -> models.Deployable:
-        return models.Deployable(str(tmp_path)) if model in models.DEMOS else resolve(model, *more)
+    def without_weights(model: str, *more: Any, **options: Any) -> models.Deployable:
+        return models.Deployable(str(tmp_path)) if model in models.DEMOS else resolve(model, *more, **options)
 
     monkeypatch.setattr(models, "resolve", without_weights)
 
@@ -144,3 +147,49 @@ def test_the_cluster_to_emulate_is_the_catalogues_unless_it_is_named() -> None:
     assert Rehearsal(KNOWN, model="kimi-k2")._usual_gpus() == "16xH100"
     with pytest.raises(ConfigError, match=r"say which GPUs to emulate for glm-4\.5"):
         Rehearsal(KNOWN, model="glm-4.5")._usual_gpus()
+
+
+class _View:
+    """What is said, line by line."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def phase(self, name: str) -> None:
+        self.said.append(name)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def _node_state(node: str, error: str = "") -> NodeState:
+    outcome = {"state": "fetched", "size_bytes": 10, "folder": "/cache/m", "revision": "a" * 40}
+    return NodeState(node, Reading("fetching", 5, 10, 1.0, 5.0), None if error else outcome, error)
+
+
+def test_weights_of_the_hub_come_to_every_node_before_anything_is_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their commit is what is deployed from then on; a node that cannot have them is named."""
+    states = [_node_state("10.0.0.0"), _node_state("10.0.0.1")]
+    asked: list[Any] = []
+
+    def run(api: Any, wanted: Any, check_only: bool, show: Any) -> tuple[NodeState, ...]:
+        asked.append((wanted.model, check_only))
+        for state in states:
+            show(state)
+        return tuple(states)
+
+    monkeypatch.setattr(pull_nodes, "run", run)
+    course, view, service = Serving(KNOWN), _View(), make_service(model="mixtral-8x7b")
+    model = course.resolve("mixtral-8x7b", view.say, from_cache=False)
+    course.fetch(service, model, cast(RayApi, None), view)
+    assert asked == [(model.source, False)]
+    assert any(line.startswith("10.0.0.1: fetched") for line in view.said)
+    assert course.resolve("mixtral-8x7b", view.say, from_cache=False).engine["revision"] == "a" * 40
+    states[1] = _node_state("10.0.0.1", "no network")
+    with pytest.raises(CheckpointUnavailable, match=r"^10\.0\.0\.1 has no weights of mixtral-8x7b: no network"):
+        course.fetch(service, model, cast(RayApi, None), view)
+
+
+def test_a_folder_is_not_fetched(tmp_path: Path) -> None:
+    course = Serving(KNOWN)
+    course.fetch(make_service(model=str(tmp_path)), models.Deployable(str(tmp_path)), cast(RayApi, None), _View())

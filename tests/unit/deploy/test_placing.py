@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.deploy.placing import Planned, gpus_held, rank_order, rank_rows, selectors, waits_for
+from orchestrator.deploy.placing import Planned, check_seats, gpus_held, rank_order, rank_rows, selectors, waits_for
 from orchestrator.deploy.ray_api import RayNode
 from orchestrator.deploy.render import Placement, Rendering, render_application
 from orchestrator.deploy.serve_config import comparable
 from orchestrator.deploy.service import make_service
-from orchestrator.errors import StalePlan
+from orchestrator.errors import ConfigError, SeatTaken, StalePlan
 from orchestrator.plan import Parallelism, Plan
 from tests.unit.plan.helpers import plan, rank
 
@@ -70,11 +70,22 @@ def test_an_application_carries_its_plan_without_what_was_refused() -> None:
     config = args["llm_config"]
     assert config["placement_group_config"]["bundles"] == [{"GPU": 1, "CPU": 1}] * 4
     assert config["engine_kwargs"] == {
+        "max_model_len": 1,  # a default of the model's own: a pinned revision would be another
         "tensor_parallel_size": 2,
         "worker_extension_cls": "deployments.worker_extension.WorkerExtension",
     }
     env = config["runtime_env"]["env_vars"]
     assert (env["A"], env["B"], env["VLLM_RAY_BUNDLE_INDICES"]) == ("plan", "user", "0,1,2,3")
+
+
+def test_what_a_plan_says_wins_over_a_models_defaults_and_the_workers_extension_is_ours() -> None:
+    planned = Planned(plan(), plan(), {"max_model_len": 8}, {})
+    placement = Placement(planned, selectors(plan(), [node("a", "id-a")]))
+    rendering = Rendering("/m", (), True, "http://h:1", {"max_model_len": 1, "revision": "c"}, {}, placement)
+    engine = render_application(make_service(model="m"), rendering)["args"]["llm_config"]["engine_kwargs"]
+    assert (engine["max_model_len"], engine["revision"]) == (8, "c")
+    with pytest.raises(ConfigError, match="worker_extension_cls is taken where ranks are planned"):
+        render_application(make_service(model="m", engine={"worker_extension_cls": "a.B"}), rendering)
 
 
 def test_another_placement_of_the_same_layout_is_a_change() -> None:
@@ -89,6 +100,14 @@ def test_gpus_of_other_deployments_are_held_and_ones_own_are_apart() -> None:
     others, own = gpus_held(details, "mine")
     assert others == own == {"a": {0, 1, 2, 3}}
     assert gpus_held({"applications": {}}, "mine") == ({}, {})
+
+
+def test_a_seat_that_another_deployment_took_meanwhile_is_named() -> None:
+    mine = application(plan())
+    theirs = {"theirs": {"deployed_app_config": application(plan(ranks=(rank(2),)))}}
+    check_seats(mine, {"applications": {mine["name"]: {"deployed_app_config": mine}}})
+    with pytest.raises(SeatTaken, match=r"^another deployment has taken GPU 2 of a, planned for rank 2 of m; deploy"):
+        check_seats(mine, {"applications": theirs})
 
 
 def test_rank_rows_show_what_stands_in_and_what_was_measured() -> None:
