@@ -14,8 +14,9 @@ from orchestrator.catalog.registry import Catalog
 from orchestrator.cli.catalog import CatalogOption, the_catalog
 from orchestrator.cli.courses import Rehearsal, Serving
 from orchestrator.cli.output import AddressOption, JsonOption, ProgressView, err, out, print_json, print_phases
+from orchestrator.deploy import cluster as clusters
 from orchestrator.deploy import front as fronts
-from orchestrator.deploy import models, session
+from orchestrator.deploy import session
 from orchestrator.deploy.apply import Outcome
 from orchestrator.deploy.service import Service, make_service, read_engine_arguments, read_service
 from orchestrator.errors import ApplyFailed, ConfigError
@@ -67,7 +68,7 @@ def deploy(
         False, "--emulate", help="Rehearse: plan the real model, run a small one by that plan on emulated GPUs."
     ),
     gpus: str = typer.Option(None, help="With --emulate: the cluster to emulate, as 16xH100.", show_default=False),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for `serve deploy`."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only print the Serve configuration, for the Ray there is."),
     catalog: Path = CatalogOption,
     address: str = AddressOption,
     as_json: bool = JsonOption,
@@ -78,7 +79,9 @@ def deploy(
     known = the_catalog(catalog)
     course = _course(service, known, plan_file, emulate, gpus)
     if dry_run:
-        _print_config(service, known, as_json)
+        if (emulate or plan_file) and clusters.find_cluster(address) is None:
+            raise ConfigError("a plan is tied to a cluster, and none runs: name one with --address, or see `plan`")
+        _print_config(session.preview(service, address, course, lambda line: err.print(line)), as_json)
         return
     # An operator's SIGTERM undoes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -127,10 +130,7 @@ def _service(words: list[str], model: str | None, file: Path | None, **given: An
     return make_service(**fields)
 
 
-def _print_config(service: Service, known: Catalog, as_json: bool) -> None:
-    control_url = f"http://{fronts.CONTROL_HOST}:{fronts.CONTROL_PORT}"
-    model = models.resolve(service.model, lambda line: err.print(line), known)
-    app = session.application_of(service, model, control_url, on_gpus=False)
+def _print_config(app: dict[str, Any], as_json: bool) -> None:
     config = {"proxy_location": "Disabled", "applications": [app]}
     if as_json:
         print_json(config)

@@ -127,6 +127,24 @@ def deploy(
     return outcome, ground.front.base_url
 
 
+def preview(service: Service, address: str | None, course: Course, say: Callable[[str], None]) -> dict[str, Any]:
+    """The application that `deploy` would hand to the cluster there is, planned onto its GPUs; nothing is changed.
+
+    Where no Ray runs, the one for a Ray of CPUs. Raises what planning raises.
+    """
+    front = fronts.running_front()
+    control_url = front.control_url if front else f"http://{fronts.CONTROL_HOST}:{fronts.CONTROL_PORT}"
+    cluster = clusters.find_cluster(address)
+    if cluster is None:
+        return application_of(service, course.resolve(service.model, say), control_url, on_gpus=False)
+    api = clusters.check_usable(cluster)
+    nodes = api.nodes()
+    planned = course.plan(service, look(api, service.name))
+    placement = Placement(planned, selectors(planned.plan, nodes)) if planned else None
+    model = course.resolve(service.model, say, len({node.address for node in nodes}) <= 1)
+    return application_of(service, model, control_url, any(node.num_gpus for node in nodes), placement)
+
+
 def _prepare(service: Service, target: Target, course: Course, view: View) -> tuple[_Ground, Planned | None]:
     """Cluster, plan and front. A Ray that was started for a model that it cannot serve does not stay."""
     with ExitStack() as undo:

@@ -90,7 +90,8 @@ def test_a_cluster_can_be_rehearsed_with_the_users_gpu(run: Runner, words: list[
     assert "accelerator_type:H900" in out
 
 
-def test_deploy_and_models_know_the_users_model(run: Runner, words: list[str]) -> None:
+def test_deploy_and_models_know_the_users_model(run: Runner, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.deploy.cluster.find_cluster", lambda _address: None)
     _, out, _ = run("models", "--json", *words)
     assert {"name": "our-moe", "description": "us/our-moe (BF16)"} in json.loads(out)
     _, out, _ = run("deploy", "our-moe", "--dry-run", "--json", *words)

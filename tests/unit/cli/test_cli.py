@@ -106,6 +106,7 @@ def test_the_command_line_wins_over_the_file(model: Path, tmp_path: Path) -> Non
     [
         (["deploy", "smol-mo"], "no model 'smol-mo'; did you mean smol-moe?"),
         (["deploy"], "name a MODEL, or a service file"),
+        (["deploy", "kimi-k2", "--emulate", "--dry-run"], "a plan is tied to a cluster, and none runs"),
         (["deploy", "smol-moe", "-f", "x.yaml"], "name a MODEL, or a service file"),
         (["deploy", "-f", "absent.yaml"], "absent.yaml: No such file"),
         (["deploy", "smol-moe", "--max-modle-len", "5"], "did you mean --max-model-len"),
