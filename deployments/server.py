@@ -22,6 +22,7 @@ from deployments.governance.limit_gate import LimitGate
 from deployments.governance.metering import meter_engine
 from deployments.node_init import NoSeparateDownload
 from deployments.rank_map import RankPlan, ReportedRank, read_reports
+from deployments.reach import check_reach
 from deployments.watch import Watch, end_this_process
 from deployments.worker_extension import node_name
 
@@ -67,6 +68,8 @@ class MoEServer(LLMServer):
                 # vLLM's own Prometheus metrics, at the replica's /metrics; not a second set through Ray.
                 log_engine_metrics=False,
             )
+            if plan:
+                await check_reach(set(plan.nodes.values()))
             await super().__init__(config)
             ranks = await self._check_ranks(plan) if plan else ()
             await self._open(config, aliases, control_url, auth, ranks)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
 from orchestrator.units import MIB
@@ -23,14 +26,18 @@ def _refused(operator: Operator) -> str:
     return line
 
 
-def test_a_firewall_between_the_nodes_is_told_by_the_ranks_behind_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_firewall_between_the_nodes_is_found_before_ranks_begin(
+    tmp_path_factory: pytest.TempPathFactory, record_property: Callable[[str, object], None]
+) -> None:
     """New connections to the ports that ranks meet at are dropped; those that Ray holds already stay."""
     with operating(SMALL, tmp_path_factory.mktemp("firewall")) as operator:
         head, worker = operator.cluster.hosts
         head.block_new(_ANY_PORTS)
+        begun = time.monotonic()
         line = _refused(operator)
-        assert "never heard of: rank" in line
-        assert f"{worker.address} (a firewall between the nodes?" in line
+        record_property("shown", f"refused and undone {time.monotonic() - begun:.0f} s after the command: {line}")
+        assert f"{worker.address} cannot work with {head.address}: " in line
+        assert "a firewall between the nodes?" in line
 
 
 def test_too_little_shared_memory_is_told_by_the_rank_that_lacks_it(tmp_path_factory: pytest.TempPathFactory) -> None:
