@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from orchestrator.errors import ConfigError
@@ -20,6 +21,9 @@ def _bytes(value: object) -> object:
             raise ValueError(str(error)) from None
     return value
 
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 64
 
 # A size, in bytes or as text: 85094236160, `79.2GiB`.
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(strict=True, gt=0)]
@@ -38,6 +42,28 @@ def read_text(path: Path, max_bytes: int, kind: str) -> str:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
+
+
+def read_yaml(path: Path, max_bytes: int, kind: str, holds: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `holds` says what is at its top. Raises `ConfigError` for anything else."""
+    text = read_text(path, max_bytes, kind)
+    try:
+        _check_depth(text)
+        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, the C one where it exists
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a {kind} is a mapping with {holds}")
+    return document
+
+
+def _check_depth(text: str) -> None:
+    """Raises `ValueError` for what nests too deep: the C loader would end the process by its stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
 
 
 def first_problem(error: ValidationError) -> str:

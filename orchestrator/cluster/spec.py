@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from orchestrator.catalog.gpus import GpuSpec, GpuTable, shipped_gpus
@@ -26,14 +25,13 @@ from orchestrator.cluster.documents import (
 )
 from orchestrator.cluster.snapshot import ClusterSnapshot, HostFacts, NodeSnapshot
 from orchestrator.errors import ConfigError
-from orchestrator.validation import first_problem, read_text
+from orchestrator.validation import first_problem, read_yaml
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 # What clouds and vendors put in one chassis; `16xH100` means two of them.
 GPUS_PER_NODE = 8
 MAX_NODES = 100_000
 MAX_GPUS = MAX_NODES * GPUS_PER_NODE
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GROUP = re.compile(r"(\d{1,9}(?:\+\d{1,9})*)\s*[x×*]\s*([A-Za-z][\w.-]*)")
 _ACCELERATOR = "accelerator_type:"
 # A cluster's name, its hosts, and where they were read.
@@ -45,7 +43,9 @@ def load_cluster(path: Path, gpus: GpuTable | None = None) -> ClusterSnapshot:
 
     Raises `ConfigError`, naming the file and the field, for anything that cannot be used.
     """
-    document = _load_yaml(path)
+    document = read_yaml(path, MAX_FILE_BYTES, "cluster file", "`nodes` or `provider` at its top")
+    if "nodes" not in document and "provider" not in document:
+        raise ConfigError(f"{path}: neither `nodes` (a plain cluster file) nor `provider` (a Ray one) at its top")
     try:
         cluster = kind_of(document).model_validate(document)
     except ValidationError as error:
@@ -83,23 +83,6 @@ def _node_sizes(counts: str, text: str) -> list[int]:
         return sizes
     full, rest = divmod(sizes[0], GPUS_PER_NODE)
     return [GPUS_PER_NODE] * full + ([rest] if rest else [])
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    text = read_text(path, MAX_FILE_BYTES, "cluster file")
-    try:
-        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, the C one where it exists
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {_one_line(error)}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: a cluster file is a mapping with `nodes` or `provider` at its top")
-    if "nodes" not in document and "provider" not in document:
-        raise ConfigError(f"{path}: neither `nodes` (a plain cluster file) nor `provider` (a Ray one) at its top")
-    return document
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 # --- plain files ---------------------------------------------------------------------------------------

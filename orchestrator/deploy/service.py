@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from orchestrator.catalog.engine_arguments import check, read_words, unknown_argument
 from orchestrator.errors import ConfigError
+from orchestrator.validation import first_problem, read_yaml
 
 MAX_FILE_BYTES = 1_000_000
 MAX_PARALLEL_SIZE = 1024
@@ -101,32 +101,13 @@ def make_service(**fields: Any) -> Service:
     try:
         return Service.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(first_error(error)) from None
+        raise ConfigError(first_problem(error)) from None
 
 
 def read_service(path: Path) -> Service:
     """The service in a YAML file; raises `ConfigError` with the file and the field."""
-    try:
-        with path.open() as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: longer than {MAX_FILE_BYTES} characters, so not a service file")
-        fields = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: a service file is a mapping with `model` and, if wanted, `name`, `engine` …")
+    fields = read_yaml(path, MAX_FILE_BYTES, "service file", "`model` and, if wanted, `name`, `engine` …")
     try:
         return make_service(**{str(key): value for key, value in fields.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def first_error(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line: `field: message`."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message

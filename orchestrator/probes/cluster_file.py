@@ -10,12 +10,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.cluster.spec import MAX_FILE_BYTES, load_cluster
 from orchestrator.errors import ConfigError
-from orchestrator.validation import first_problem, read_text
+from orchestrator.validation import first_problem, read_yaml
 
 _TOKEN = ".ray/auth_token"  # noqa: S105 - a place, not a secret
 _PLACEHOLDER = "YOUR-"
@@ -50,7 +49,7 @@ def missing_here(path: Path, folder: Path) -> tuple[str, ...]:
     Raises `ConfigError` for a file that is none for `ray up`. Whether hosts can be reached is not asked.
     """
     load_cluster(path)
-    document = yaml.safe_load(read_text(path, MAX_FILE_BYTES, "cluster file"))
+    document = read_yaml(path, MAX_FILE_BYTES, "cluster file", "`provider` at its top")
     if "provider" not in document:
         raise ConfigError(f"{path}: a list of nodes, for plans only; `ray up` needs a file with `provider`")
     try:

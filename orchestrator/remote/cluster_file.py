@@ -6,18 +6,16 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConfigError
-from orchestrator.validation import first_problem, read_text
+from orchestrator.validation import first_problem, read_yaml
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 # Ray's own default.
 SSH_USER = "ubuntu"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -90,7 +88,7 @@ class Head:
 
 def read_cluster_file(path: Path) -> ClusterFile:
     """Read a Ray cluster file; raises `ConfigError` naming the file and what is wrong."""
-    document = _load(path)
+    document = read_yaml(path, MAX_FILE_BYTES, "Ray cluster file", "`cluster_name` and `provider` at its top")
     if "provider" not in document:
         raise ConfigError(
             f"{path}: no `provider` at its top, so it is not a cluster that `ray up` makes; name the file that it took"
@@ -114,14 +112,3 @@ def read_cluster_file(path: Path) -> ClusterFile:
         ssh_private_key=auth.ssh_private_key,
         ssh_proxy_command=auth.ssh_proxy_command,
     )
-
-
-def _load(path: Path) -> dict[str, Any]:
-    text = read_text(path, MAX_FILE_BYTES, "cluster file")
-    try:
-        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, the C one where it exists
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: a Ray cluster file is a mapping with `cluster_name` and `provider` at its top")
-    return document

@@ -40,9 +40,9 @@ def test_a_model_is_all_a_file_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"name: x\n", "model: Field required"),
-        (b"model: m\nreplica: 2\n", "replica: Extra inputs are not permitted"),
-        (b"model: 5\n", "model: Input should be a valid string"),
+        (b"name: x\n", "model: field required"),
+        (b"model: m\nreplica: 2\n", "replica: no such key here"),
+        (b"model: 5\n", "model: input should be a valid string, not 5"),
         (b"model: m\nreplicas: two\n", "replicas: "),
         (b"model: m\nreplicas: 0\n", "replicas: .*greater than or equal to 1"),
         (b"model: m\nname: Chat Model\n", "name: use lower-case letters"),
@@ -56,16 +56,16 @@ def test_a_model_is_all_a_file_needs(tmp_path: Path) -> None:
         ),
         (b"model: m\nengine: {pipeline_parallel_size: 99999999999}\n", "it goes from 1 to 1024"),
         (b"model: m\nengine: {hf_overrides: {since: 2024-01-01}}\n", "engine.hf_overrides.*valid JSON"),
-        (b"model: m\nenv: {A: 1}\n", "env.A: Input should be a valid string"),
+        (b"model: m\nenv: {A: 1}\n", "env.A: input should be a valid string, not 1"),
         (b"model: m\naccess: {auth: maybe}\n", "access.auth: "),
         (b"model: [\n", "not YAML"),
-        (b"\xff\xfe\x00", "not YAML"),
+        (b"\xff\xfe\x00", "not a text file in UTF-8"),
         (b"model: \x00", "not YAML"),
         (b"[" * 50_000, "not YAML"),
         (b"- model: m\n", "a service file is a mapping"),
         (b"", "a service file is a mapping"),
         (b"!!python/object/apply:os.system ['true']", "not YAML"),
-        (b"#" * (MAX_FILE_BYTES + 1), "longer than 1000000 characters"),
+        (b"#" * (MAX_FILE_BYTES + 1), "1000001 bytes is too much for a service file"),
     ],
 )
 def test_a_wrong_file_is_one_line_with_its_name(tmp_path: Path, text: bytes, message: str) -> None:
@@ -81,7 +81,7 @@ def test_a_wrong_file_is_one_line_with_its_name(tmp_path: Path, text: bytes, mes
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
         read_service(tmp_path / "absent.yaml")
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="is a folder; name a service file in it"):
         read_service(tmp_path)
 
 
