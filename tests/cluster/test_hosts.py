@@ -65,8 +65,12 @@ def bed(folder: Path, then: str) -> subprocess.Popen[str]:
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
-    assert process.stdout.readline() == "up\n", process.communicate()[1]
-    assert len(sleepers()) == 1
+    try:
+        assert process.stdout.readline() == "up\n", process.communicate()[1]
+        assert eventually(lambda: len(sleepers()) == 1)
+    except BaseException:  # or it would hold the lock, and every later bed would be refused
+        process.kill()
+        raise
     process.stdin.write("go on\n")
     process.stdin.flush()
     return process
@@ -146,10 +150,13 @@ def test_the_kernel_cleans_up_after_a_bed_that_was_killed(tmp_path: Path) -> Non
 def test_a_start_removes_what_an_earlier_run_left(tmp_path: Path) -> None:
     """Should a namespace outlive its run all the same, the next one ends it by its mark."""
     stray = subprocess.Popen(["unshare", "--net", "--fork", "--kill-child", "bash", "-c", "exec sleep 1234567", MARK])
-    assert eventually(lambda: bool(sleepers()))
-    with running_hosts(tmp_path, 1, ""):
-        assert not sleepers()
-    assert stray.wait(10) == -signal.SIGKILL
+    try:
+        assert eventually(lambda: bool(sleepers()))
+        with running_hosts(tmp_path, 1, ""):
+            assert not sleepers()
+        assert stray.wait(10) == -signal.SIGKILL
+    finally:
+        stray.kill()
 
 
 def test_a_second_bed_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
