@@ -15,6 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from deployments import pulse
 from deployments.front_link import Report, tell
 
 
@@ -22,6 +23,8 @@ def install() -> None:
     """Wrap the engine's own steps; does nothing outside a replica, and nothing twice."""
     if Report.from_environment() is None:
         return
+    # First, so that what the pulse finds wrong with a node is told as any other cause.
+    pulse.install()
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -33,6 +36,7 @@ def install() -> None:
     for executor in _with_subclasses(Executor):
         _wrap(executor, "determine_available_memory", before="warm-up", after=lambda *_: tell("KV cache"))
         _wrap(executor, "compile_or_warm_up_model", before="warm-up")
+        _wrap(executor, "__init__")
     for step in ("init_worker", "init_device"):
         _wrap(WorkerWrapperBase, step)
     WorkerWrapperBase.load_model = _telling(

@@ -38,18 +38,20 @@ def install() -> None:
         return
     Executor._has_pulse = True
     core_step = Step()
-    Executor.__init__ = _first(Executor.__init__, lambda _executor: start(CORE, core_step))
+    Executor.__init__ = _first(Executor.__init__, lambda _executor: _begin(CORE, core_step))
     EngineCoreProc._process_engine_step = core_step.timing(EngineCoreProc._process_engine_step)
-    WorkerWrapperBase.init_device = _first(WorkerWrapperBase.init_device, _begin_rank)
+    WorkerWrapperBase.init_device = _first(
+        WorkerWrapperBase.init_device, lambda wrapper: _begin(wrapper.global_rank, Step())
+    )
 
 
-def _begin_rank(wrapper: Any) -> None:
-    """A rank is about to join its group: its pulse begins, and its node is checked."""
+def _begin(rank: int, step: Step) -> None:
+    """A core or a rank is about to join its group: its pulse begins, and its node is checked."""
     import vllm
 
-    rank, door = wrapper.global_rank, json.loads(os.environ[PULSE_ENV])
-    start(rank, Step())
-    who = f"rank {rank} on {node_name(door['node'])}"
+    door = json.loads(os.environ[PULSE_ENV])
+    start(rank, step)
+    who = f"{'the core' if rank == CORE else f'rank {rank}'} on {node_name(door['node'])}"
     check_node(who, vllm.__version__, door["vllm"], free_shared_memory_bytes())
 
 

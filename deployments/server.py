@@ -72,7 +72,8 @@ class MoEServer(LLMServer):
                 await check_reach(set(plan.nodes.values()))
             await super().__init__(config)
             ranks = await self._check_ranks(plan) if plan else ()
-            await self._open(config, aliases, control_url, auth, ranks)
+            told = tuple({**rank.model_dump(), "replica": plan.replica if plan else 0} for rank in ranks)
+            await self._open(config, aliases, control_url, auth, told)
         except BaseException as error:
             if (watch := getattr(self, "_watch", None)) is not None:
                 watch.end()
@@ -98,7 +99,7 @@ class MoEServer(LLMServer):
         return reported
 
     async def _open(
-        self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool, ranks: tuple[ReportedRank, ...]
+        self, llm_config: LLMConfig, aliases: list[str], control_url: str, auth: bool, ranks: tuple[dict[str, Any], ...]
     ) -> None:
         """Serve the engine's app on a port of our own and tell the front."""
         meter_engine(self.engine._engine_client)
@@ -120,7 +121,7 @@ class MoEServer(LLMServer):
                 auth=auth,
                 max_model_len=self.engine._engine_client.model_config.max_model_len,
                 created=now_s(),
-                ranks=tuple(rank.model_dump() for rank in ranks),
+                ranks=ranks,
                 rehearsal=emulation.is_on(),
             ),
             load=lambda: self._endpoint.in_flight,

@@ -120,7 +120,7 @@ _SMALL = {
     "max_model_len": 2048,
     "max_num_seqs": 16,
     "max_num_batched_tokens": 2048,
-    "kv_cache_memory_bytes": 32 * MIB,
+    "kv_cache_memory_bytes": 64 * MIB,
     "gpu_memory_utilization": 0.9,
 }
 # Arguments that only the real engine can take.

