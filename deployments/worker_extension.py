@@ -17,7 +17,6 @@ class WorkerExtension:
     def report_rank(self) -> dict[str, Any]:
         """Where this rank runs and what it holds, as `rank_map.ReportedRank` reads it."""
         from vllm.distributed.parallel_state import get_pp_group, get_tp_group
-        from vllm.platforms import current_platform
 
         worker: Any = self
         model = worker.model_runner.get_model()
@@ -27,11 +26,22 @@ class WorkerExtension:
             "tensor_rank": get_tp_group().rank_in_group,
             "pipeline_stage": get_pp_group().rank_in_group,
             "node": node_name(),
-            "gpu_index": current_platform.device_id_to_physical_device_id(worker.local_rank),
+            "gpu_index": _gpu_index(worker),
             "layers": held_layers(names),
             "experts": _held_experts(model),
             "weights_bytes": loaded_bytes(model),
         }
+
+
+def _gpu_index(worker: Any) -> int:
+    """The worker's GPU as its node counts them."""
+    from vllm.platforms import current_platform
+
+    # What Ray's executor was given, by local rank. The platform knows of it only where its devices are real.
+    assigned = worker.parallel_config.assigned_physical_gpu_ids
+    return int(
+        assigned[worker.local_rank] if assigned else current_platform.device_id_to_physical_device_id(worker.local_rank)
+    )
 
 
 def held_layers(parameter_names: list[str]) -> list[int]:
