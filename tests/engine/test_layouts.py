@@ -86,7 +86,7 @@ def test_a_live_plan_sees_the_cluster_and_leaves_the_gpus_that_are_held(apart: C
     ]
     assert len(held) >= 2
     assert not held & {(rank["node"], rank["gpu_index"]) for rank in plan["ranks"]}
-    words = ("deploy", "mixtral-8x7b", "--emulate", "--tensor-parallel-size", "2", "--dry-run")
+    words = ("deploy", MODEL, "--name", "another", "--emulate", "--tensor-parallel-size", "2", "--dry-run")
     (app,) = apart.json(*words)["applications"]
     assert len(app["args"]["llm_config"]["placement_group_config"]["bundles"]) == 2
     line = apart.refused("plan", "mixtral-8x7b", "--live", "--tensor-parallel-size", "8")
