@@ -168,7 +168,7 @@ class Deployer:
                 if event["replica"] == followed:
                     self._take(event, skew_s, facts)
             self._explain_waiting(app, started_s + skew_s)
-            if self._settled(name, replicas, started_s + skew_s):
+            if self._settled(name, replicas, started_s + skew_s, sequence):
                 self._phase("first token")
                 return facts
             if self.clock.monotonic_s() > deadline_s:
@@ -195,15 +195,21 @@ class Deployer:
         why = waits_for(app["args"], self.api.nodes()) or f"Ray looks for {len(bundles)} places of {each} each"
         self.view.say(f"{why} ({waited_s:.0f} s)")
 
-    def _settled(self, name: str, replicas: int, started_s: float) -> bool:
-        """Whether Serve runs what was put, and as many replicas announce themselves."""
+    def _settled(self, name: str, replicas: int, started_s: float, sequence: int) -> bool:
+        """Whether Serve runs what was put, and as many replicas announce themselves; events up to `sequence` are known.
+
+        What Serve says of a failure is that there was one. The engine's own cause was told before, but may have come
+        since we last listened.
+        """
         app = self.api.serve_details()["applications"].get(name)
         if app is not None and (began_s := _newest_start(app)) > started_s:
             self._phase("engine process", began_s)
         if app is None or float(app.get("last_deployed_time_s") or 0) < started_s - SETTLE_S:
             return False
         if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ApplyFailed(f"{name} did not start: {_explain(failure(app.get('message', '')))}")
+            events = self.control.events(name, sequence, wait_s=0)["events"]
+            told = next((event["detail"].get("cause") for event in events if event["kind"] == "failed"), None)
+            raise ApplyFailed(f"{name} did not start: {_explain(told or failure(app.get('message', '')))}")
         live: Mapping[str, Any] = next(
             (known["replicas"] for known in self.control.deployments() if known["name"] == name), {}
         )

@@ -220,6 +220,18 @@ def test_serves_own_failure_is_told_where_the_engine_told_none() -> None:
         World({3: fails}).deploy()
 
 
+def test_a_cause_that_comes_while_serve_is_asked_is_told_all_the_same() -> None:
+    class Racing(World):
+        def serve_details(self) -> dict[str, Any]:
+            if self.time_s >= 1003 and "m" in self.apps and not self.told:
+                tells("failed", cause="the engine's own")(self)
+                self.apps["m"] |= {"status": "DEPLOY_FAILED", "message": "Failed to update the deployments ['engine']."}
+            return super().serve_details()
+
+    with pytest.raises(ApplyFailed, match="m did not start: the engine's own"):
+        Racing().deploy()
+
+
 def test_a_killed_engine_is_explained() -> None:
     with pytest.raises(ApplyFailed, match=r"killed \(signal 9\), usually by the kernel for lack of memory"):
         World({3: tells("failed", cause="Engine core proc died with exit code -9")}).deploy()
