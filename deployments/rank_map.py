@@ -69,8 +69,9 @@ def compare(plan: Plan, contents: Plan, replica: int, reported: Sequence[Reporte
     """Hold a replica's ranks against the plan.
 
     `plan` says where each rank is to run, `contents` what it is to hold: the same plan, or in a rehearsal the one
-    of the model that stands in. Where replicas share a node, Ray gives out that node's GPUs in the order in which it
-    happens to make their placement groups: any that was planned there for one of them will do.
+    of the model that stands in. Where replicas share a node, Ray gives out that node's GPUs in the order in which
+    their placement groups are made, and after both have died the second may come back first: any GPU that was
+    planned there for one of them will do.
     """
     places = {rank.rank: rank for rank in plan.ranks if rank.replica == replica}
     holdings = {rank.rank: rank for rank in contents.ranks if rank.replica == replica}

@@ -25,7 +25,8 @@ from typing import Any
 import httpx
 
 from orchestrator.store.home import subfolder
-from tests.engine.harness import BareServer, Cli, free_port
+from tests.engine.harness import BareServer, Cli
+from tests.ports import free_port
 
 MODEL = "smol-moe"
 STREAMS = (1, 4, 16)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.store.home import subfolder
-from tests.engine.harness import Cli, free_port
+from tests.engine.harness import Cli
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from orchestrator.catalog.shapes import LatentAttention
 from orchestrator.memory.engine_args import EngineArgs
 from orchestrator.memory.kv_cache import kv_capacity
 from orchestrator.memory.layout import Layout
+from tests.ports import free_port
 
 QUESTIONS = (
     "What is the capital of France?", "Name three colours.", "Why is the sky blue?", "Write a haiku about rain.",
@@ -120,13 +120,6 @@ def _state_folder(process: psutil.Process) -> str | None:
         return process.environ().get("ORCHESTRATOR_HOME")
     except psutil.Error:
         return None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def greedy(client: OpenAI, model: str, count: int = len(QUESTIONS)) -> list[str]:

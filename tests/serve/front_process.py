@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,15 +19,9 @@ import openai
 import psutil
 
 from orchestrator.store.secrets import control_token
+from tests.ports import free_port
 
 KEY = "moe-the-right-key"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def eventually(holds: Callable[[], Any], timeout_s: float = 10.0) -> Any:

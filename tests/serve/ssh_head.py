@@ -17,7 +17,8 @@ import psutil
 import yaml
 
 from orchestrator.deploy import processes
-from tests.serve.front_process import eventually, free_port
+from tests.ports import free_port
+from tests.serve.front_process import eventually
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef" * 4

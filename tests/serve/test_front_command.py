@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.deploy.front import FrontControl, ensure_front, running_front, stop_front
 from orchestrator.errors import ConfigError
-from tests.serve.front_process import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.serve
 

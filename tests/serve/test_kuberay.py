@@ -20,7 +20,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from orchestrator.store.secrets import control_token
 from scripts.cluster_configs import FOLDER, SHIPPED_KUBE, ShippedKube
-from tests.serve.front_process import eventually, free_port
+from tests.ports import free_port
+from tests.serve.front_process import eventually
 
 pytestmark = pytest.mark.serve
 every_file = pytest.mark.parametrize("shipped", SHIPPED_KUBE, ids=lambda shipped: shipped.path.stem)

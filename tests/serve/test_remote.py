@@ -26,7 +26,8 @@ from orchestrator.deploy.front import FrontRecord, ensure_front, stop_front
 from orchestrator.errors import ClusterUnavailable
 from orchestrator.remote.cluster_file import read_cluster_file
 from orchestrator.remote.ray_up import head_ip
-from tests.serve.front_process import eventually, free_port
+from tests.ports import free_port
+from tests.serve.front_process import eventually
 from tests.serve.ssh_head import ROOT, TOKEN, Laptop, SshHead, interrupt, make_key, running_head
 
 # Several commands a test, of which each starts Python twice.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,16 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.ports import free_port
+
 # Ray takes 127.0.0.1 for the name of the machine, and goes by another of its addresses.
 ADDRESSES = ("127.0.0.2", "127.0.0.3")
 START_TIMEOUT_S = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
