@@ -141,6 +141,7 @@ def test_a_host_that_loses_power_is_missed_and_comes_back_by_itself(cluster: Ray
 @pytest.mark.full
 def test_a_second_ray_up_ends_with_the_same_cluster(cluster: RayCluster) -> None:
     """It restarts Ray on the hosts, as Ray says before it asks; what it must not do is lose one."""
+    cluster.up()  # where this test runs alone, nothing is up yet
     session = cluster.session()
     cluster.up()
     assert cluster.session() != session
