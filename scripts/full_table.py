@@ -1,6 +1,6 @@
 """docs/full-run.md from the reports of `scripts/test --full`: what only that run shows, when it ran, and how long.
 
-python -m scripts.full_table REPORT.xml …
+python -m scripts.full_table REPORT.xml …   (of a test in several reports, the last one counts)
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _HEAD = """\
 # The long run
 
 What `scripts/test` leaves to `scripts/test --full`, as that run last saw it: {date}, {cores} cores, {gib:.0f} GiB of \
-memory, no GPU. Written by `python -m scripts.full_table`; seconds include the set-up that a test is the first to need.
+memory, no GPU. Written by `python -m scripts.full_table`; seconds include the set-up that a test is the first to \
+need. A test that was mended and run again stands with its last outcome.
 
 | test | outcome | seconds | shown |
 |---|---|---:|---|
@@ -61,7 +62,7 @@ def table(found: Sequence[Case], now: datetime) -> str:
 
 
 def main(reports: Sequence[str]) -> None:
-    found = [case for report in reports for case in cases(Path(report))]
+    found = list({(case.file, case.name): case for report in reports for case in cases(Path(report))}.values())
     OUTPUT.write_text(table(found, datetime.now(timezone.utc)), encoding="utf-8")
     failed = [case for case in found if case.outcome in ("failure", "error")]
     print(f"{len(found)} tests, {len(failed)} failed: {OUTPUT}")
