@@ -69,37 +69,29 @@ def compare(plan: Plan, contents: Plan, replica: int, reported: Sequence[Reporte
     """Hold a replica's ranks against the plan.
 
     `plan` says where each rank is to run, `contents` what it is to hold: the same plan, or in a rehearsal the one
-    of the model that stands in. Where replicas share a node, Ray gives out that node's GPUs in the order in which
-    their placement groups are made, and after both have died the second may come back first: any GPU that was
-    planned there for one of them will do.
+    of the model that stands in. Which of a node's GPUs a rank gets is Ray's to say, and not always what was planned: a
+    group that starts anew does so while the GPUs of the old one are still held. They are all of one kind, so any will
+    do, but no two ranks may sit on one.
     """
     places = {rank.rank: rank for rank in plan.ranks if rank.replica == replica}
     holdings = {rank.rank: rank for rank in contents.ranks if rank.replica == replica}
-    shared = {(rank.node, rank.gpu_index) for rank in plan.ranks if rank.node in _nodes_shared(plan)}
     if {rank.rank for rank in reported} != set(places):
         return Comparison((f"{len(reported)} ranks run, {len(places)} were planned",), ())
     wrong: list[str] = []
     odd: list[str] = []
+    seats: dict[tuple[str, int], int] = {}
     for rank in reported:
         where = f"rank {rank.rank} on {rank.node}, GPU {rank.gpu_index}"
-        wrong += [f"{where}: {text}" for text in _wrong(places[rank.rank], holdings[rank.rank], rank, shared)]
+        first = seats.setdefault((rank.node, rank.gpu_index), rank.rank)
+        if first != rank.rank:
+            wrong.append(f"{where}: rank {first} is there too")
+        wrong += [f"{where}: {text}" for text in _wrong(places[rank.rank], holdings[rank.rank], rank)]
         odd += [f"{where}: {text}" for text in _odd(holdings[rank.rank], rank)]
     return Comparison(tuple(wrong), tuple(odd))
 
 
-def _nodes_shared(plan: Plan) -> set[str]:
-    """Nodes on which more than one replica has ranks."""
-    replicas: dict[str, set[int]] = {}
-    for rank in plan.ranks:
-        replicas.setdefault(rank.node, set()).add(rank.replica)
-    return {node for node, sharing in replicas.items() if len(sharing) > 1}
-
-
-def _wrong(
-    place: PlannedRank, holding: PlannedRank, found: ReportedRank, shared: set[tuple[str, int]]
-) -> Iterator[str]:
-    seat = (found.node, found.gpu_index)
-    if (place.node, place.gpu_index) != seat and not (place.node == found.node and seat in shared):
+def _wrong(place: PlannedRank, holding: PlannedRank, found: ReportedRank) -> Iterator[str]:
+    if place.node != found.node:
         yield f"planned on {place.node}, GPU {place.gpu_index}"
     if (place.tensor_rank, place.pipeline_stage) != (found.tensor_rank, found.pipeline_stage):
         yield (

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from deployments.rank_map import Comparison, RankPlan, ReportedRank, compare, read_reports
 from deployments.worker_extension import held_layers
-from orchestrator.plan import Parallelism
 from tests.unit.plan.helpers import plan, rank
 
 
@@ -43,7 +42,6 @@ def test_ranks_as_planned_are_right() -> None:
     ("changes", "sentence"),
     [
         ({"node": "b"}, "rank 2 on b, GPU 2: planned on a, GPU 2"),
-        ({"gpu_index": 3}, "rank 2 on a, GPU 3: planned on a, GPU 2"),
         ({"tensor_rank": 1}, "is tensor rank 1 of stage 1, planned as tensor rank 0 of stage 1"),
         ({"pipeline_stage": 0}, "is tensor rank 0 of stage 0, planned as tensor rank 0 of stage 1"),
         ({"layers": [3]}, "holds layers 3 to 3, planned are layers 3 to 4"),
@@ -67,14 +65,12 @@ def test_other_weights_within_the_gpu_are_odd_not_wrong() -> None:
     assert compared(1, weights_bytes=51) == Comparison((), ())
 
 
-def test_replicas_that_share_a_node_may_have_each_others_gpus_there_and_no_others() -> None:
-    ranks = [rank(number, replica=replica, gpu_index=4 * replica + number) for replica in (0, 1) for number in range(4)]
-    both = plan(parallelism=Parallelism(tensor=2, pipeline=2, expert=True, replicas=2), ranks=tuple(ranks))
-    swapped = read_reports([report(number, gpu_index=7 - number) for number in range(4)])
-    assert compare(both, both, 0, swapped) == Comparison((), ())
-    elsewhere = read_reports([report(number, gpu_index=8 + number) for number in range(4)])
-    assert len(compare(both, both, 0, elsewhere).wrong) == 4
-    assert len(compare(both, both, 0, read_reports([report(number, node="b") for number in range(4)])).wrong) == 4
+def test_a_rank_may_sit_on_any_gpu_of_its_node_but_on_none_that_another_has() -> None:
+    assert compared(2, gpu_index=7) == Comparison((), ())
+    swapped = read_reports([report(number, gpu_index=3 - number) for number in range(4)])
+    assert compare(plan(), plan(), 0, swapped) == Comparison((), ())
+    assert compared(2, gpu_index=1).wrong == ("rank 2 on a, GPU 1: rank 1 is there too",)
+    assert compared(2, gpu_index=7, node="b").wrong == ("rank 2 on b, GPU 7: planned on a, GPU 2",)
 
 
 def test_a_missing_rank_is_wrong() -> None:
