@@ -141,7 +141,10 @@ def test_a_host_that_loses_power_is_missed_and_comes_back_by_itself(cluster: Ray
 @pytest.mark.full
 def test_a_second_ray_up_ends_with_the_same_cluster(cluster: RayCluster) -> None:
     """It restarts Ray on the hosts, as Ray says before it asks; what it must not do is lose one."""
-    cluster.up()  # where this test runs alone, nothing is up yet
+    if not ray_processes(cluster):  # where this test runs alone, nothing is up yet
+        cluster.laptop.make_token()
+        cluster.up()
+        cluster.wait("both hosts are in the cluster", lambda: whole(cluster), JOIN_S)
     session = cluster.session()
     cluster.up()
     assert cluster.session() != session
