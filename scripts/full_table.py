@@ -40,7 +40,9 @@ class Case:
 
     @property
     def row(self) -> str:
-        rule = self.name.removeprefix("test_").replace("_", " ")
+        # pytest writes what is not ASCII in a parameter as an escape.
+        rule = self.name.encode("ascii", "backslashreplace").decode("unicode_escape")
+        rule = rule.removeprefix("test_").replace("_", " ")
         return f"| `{self.file}` {rule} | {self.outcome} | {self.seconds:.0f} | {self.shown} |"
 
 
