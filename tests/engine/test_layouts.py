@@ -56,7 +56,7 @@ def _deploy(cli: Cli, tensor: int, pipeline: int, expert: bool) -> Any:
 def test_greedy_tokens_in_float32_are_those_of_transformers(
     apart: Cli, expected: list[list[int]], tensor: int, pipeline: int, expert: bool
 ) -> None:
-    """Also held: ranks where they were planned (or `deploy` fails), experts whole and apart under EP, planned bytes."""
+    """Also held: ranks on the nodes that were planned (or `deploy` fails), experts apart under EP, planned bytes."""
     said = _deploy(apart, tensor, pipeline, expert)
     assert said["action"] in ("deployed", "updated")
     assert said["rank_warnings"] == []
